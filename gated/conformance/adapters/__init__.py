@@ -1,0 +1,71 @@
+"""How the conformance tools reach an implementation: one adapter a framework, a file each.
+
+An adapter hands NumPy arrays over bit for bit, calls a function with its gradient, and reads the results back bit for
+bit. Adding a framework is one file with a class that meets :class:`Adapter`, and one line in :data:`ADAPTERS`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Protocol, cast
+
+from gated.contract import BACKENDS, missing_framework
+
+__all__ = ["ADAPTERS", "Adapter", "is_installed", "load"]
+
+ADAPTERS: Final[Mapping[str, str]] = {
+    "numpy": "gated.conformance.adapters.numpy",
+    "torch": "gated.conformance.adapters.torch",
+    "jax": "gated.conformance.adapters.jax",
+}
+
+
+class Adapter(Protocol):
+    """One implementation on one device."""
+
+    name: str
+    flushes: bool
+    """Whether results below the smallest normal number may come back as zeros."""
+
+    def version(self) -> str:
+        """The framework and its version, for a report."""
+
+    def value_and_cotangents(
+        self,
+        function: str,
+        primals: Sequence[Any],
+        cotangent: Any,
+        static: Mapping[str, Any],
+    ) -> tuple[Any, tuple[Any, ...]]:
+        """The value of a public function and the cotangents of its primals.
+
+        Args:
+            function: its name.
+            primals: NumPy arrays, Python numbers or None, in the order of ``contract.ARRAY_PARAMETERS``.
+            cotangent: a NumPy array like the value.
+            static: keywords; NumPy arrays among them are handed over as arrays.
+
+        Returns:
+            NumPy arrays, None for an absent bias.
+        """
+
+
+def is_installed(name: str) -> bool:
+    """Whether the framework of a backend can be imported; it is not imported to find out."""
+    return importlib.util.find_spec(BACKENDS[name].requires) is not None
+
+
+def load(name: str, device: str | None = None) -> Adapter:
+    """The adapter ``name`` on ``device`` (None: the framework's default).
+
+    Raises:
+        ModuleNotFoundError: the framework is not installed; the text names the extra.
+        ValueError: the framework has no such device.
+    """
+    backend = BACKENDS[name]
+    if not is_installed(name):
+        raise ModuleNotFoundError(missing_framework(backend.module, backend.requires, backend.extra))
+    module = importlib.import_module(ADAPTERS[name])
+    return cast(Adapter, module.load(device))

@@ -1,0 +1,65 @@
+"""JAX, jitted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import gated.jax_impl as implementation
+
+__all__ = ["from_jax", "load", "to_jax"]
+
+
+def to_jax(x: Any) -> Any:
+    """A NumPy array as a JAX array, bit for bit; anything else as it is."""
+    return jnp.asarray(x) if isinstance(x, np.ndarray) else x
+
+
+def from_jax(x: Any) -> Any:
+    """A JAX array as a NumPy array, bit for bit; anything else as it is."""
+    return np.asarray(x) if isinstance(x, jax.Array) else x
+
+
+class JaxAdapter:
+    """:mod:`gated.jax_impl` on one device. float64 is switched on around each call, and only there."""
+
+    name = "jax"
+    # XLA flushes subnormal results on the CPU too.
+    flushes = True
+
+    def __init__(self, device: jax.Device) -> None:
+        self.device = device
+
+    def version(self) -> str:
+        return f"jax {jax.__version__} on {self.device.platform}"
+
+    def value_and_cotangents(
+        self, function: str, primals: Sequence[Any], cotangent: Any, static: Mapping[str, Any]
+    ) -> tuple[Any, tuple[Any, ...]]:
+        fn = getattr(implementation, function)
+        numbers = {i: primal for i, primal in enumerate(primals) if not isinstance(primal, np.ndarray)}
+        constants = {name: one for name, one in static.items() if not isinstance(one, np.ndarray)}
+
+        def call(arrays: Sequence[Any], keywords: Mapping[str, Any], cotangent: Any) -> Any:
+            remaining = iter(arrays)
+            bound = [numbers[i] if i in numbers else next(remaining) for i in range(len(primals))]
+            value, pullback = implementation.vjp(fn, *bound, **constants, **keywords)
+            return value, pullback(cotangent)
+
+        with jax.enable_x64(True), jax.default_device(self.device):
+            arrays = [to_jax(primal) for primal in primals if isinstance(primal, np.ndarray)]
+            keywords = {name: to_jax(one) for name, one in static.items() if isinstance(one, np.ndarray)}
+            value, cotangents = jax.jit(call)(arrays, keywords, to_jax(cotangent))
+            return from_jax(value), tuple(from_jax(one) for one in cotangents)
+
+
+def load(device: str | None) -> JaxAdapter:
+    """JAX on a platform ("cpu", "cuda", "tpu"), its default if None."""
+    try:
+        return JaxAdapter(jax.devices(device)[0])
+    except RuntimeError as error:
+        raise ValueError(f'jax cannot use the device "{device}": {str(error).splitlines()[0]}') from error

@@ -1,0 +1,148 @@
+r"""The closed forms, term by term: what the error measure and the oracle need to know of each function.
+
+A value is a product, a derivative a sum of products. :func:`terms` gives the terms of that sum, whose largest is where an
+ulp of a derivative is taken (design: the error measure), and :func:`condition` what the contract's allowance
+``4 cond ulp`` counts: how much a relative error in the argument t of the outer exponential or erfc moves the result,
+:math:`|t f'(t)|` over the largest term.
+
+The formulas are written once over an arithmetic ``m`` (:class:`FloatMath`, or balls in :mod:`gated.conformance.oracle`).
+They share no code with any backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+
+import numpy as np
+import scipy.special
+
+__all__ = ["SMOOTH_PARTIALS", "FloatMath", "Math", "activation_condition", "activation_terms"]
+
+
+class Math(Protocol):
+    """An arithmetic: numbers with + - * / and the few functions and constants that the formulas use."""
+
+    def sigmoid(self, t: Any) -> Any:
+        """1 / (1 + e^-t), without cancellation."""
+
+    def normal_cdf(self, x: Any) -> Any:
+        """Phi(x)."""
+
+    def normal_pdf(self, x: Any) -> Any:
+        """phi(x)."""
+
+    def positive(self, x: Any) -> Any:
+        """1 where x > 0, else 0."""
+
+    def tanh_slope(self) -> Any:
+        """2 sqrt(2 / pi)."""
+
+    def tanh_cubic(self) -> Any:
+        """0.044715."""
+
+
+class FloatMath:
+    """float64 arrays: a few digits, for scales and conditions. Arguments are kept where nothing overflows."""
+
+    bound: Final = 700.0
+
+    def sigmoid(self, t: Any) -> Any:
+        return scipy.special.expit(np.clip(t, -self.bound, self.bound))
+
+    def normal_cdf(self, x: Any) -> Any:
+        return scipy.special.ndtr(np.clip(x, -37.0, 37.0))
+
+    def normal_pdf(self, x: Any) -> Any:
+        x = np.clip(x, -37.0, 37.0)
+        return np.exp(-x * x / 2) / np.sqrt(2 * np.pi)
+
+    def positive(self, x: Any) -> Any:
+        return np.where(x > 0, 1.0, 0.0)
+
+    def tanh_slope(self) -> Any:
+        return 2 * np.sqrt(2 / np.pi)
+
+    def tanh_cubic(self) -> Any:
+        return 0.044715
+
+
+def _tanh_argument(m: Math, x: Any) -> Any:
+    return m.tanh_slope() * (x + m.tanh_cubic() * x * x * x)
+
+
+def _tanh_argument_slope(m: Math, x: Any) -> Any:
+    return m.tanh_slope() * (1 + 3 * m.tanh_cubic() * x * x)
+
+
+SMOOTH_PARTIALS: Final = ("value", "x", "beta")
+
+
+def activation_terms(m: Math, activation: str, partial: str, x: Any, beta: Any) -> Sequence[Any]:
+    """The terms of an activation (``partial="value"``) or of its derivative in ``"x"`` or ``"beta"``."""
+    match activation, partial:
+        case "identity", "value":
+            return [x]
+        case "identity", "x":
+            return [1 + 0 * x]
+        case "relu", "value":
+            return [x * m.positive(x)]
+        case "relu", "x":
+            return [m.positive(x)]
+        case "sigmoid", "value":
+            return [m.sigmoid(x)]
+        case "sigmoid", "x":
+            return [m.sigmoid(x) * m.sigmoid(-x)]
+        case "swish", "value":
+            return [x * m.sigmoid(beta * x)]
+        case "swish", "x":
+            z = beta * x
+            return [m.sigmoid(z), z * m.sigmoid(z) * m.sigmoid(-z)]
+        case "swish", "beta":
+            z = beta * x
+            return [x * x * m.sigmoid(z) * m.sigmoid(-z)]
+        case "gelu", "value":
+            return [x * m.normal_cdf(x)]
+        case "gelu", "x":
+            return [m.normal_cdf(x), x * m.normal_pdf(x)]
+        case "gelu_tanh", "value":
+            return [x * m.sigmoid(_tanh_argument(m, x))]
+        case "gelu_tanh", "x":
+            w = _tanh_argument(m, x)
+            return [m.sigmoid(w), x * m.sigmoid(w) * m.sigmoid(-w) * _tanh_argument_slope(m, x)]
+        case _:
+            return [0 * x]
+
+
+def activation_condition(activation: str, partial: str, x: Any, beta: Any) -> Any:
+    """``|t f'(t)|`` over the largest term of f, t being the argument that has to be rounded; 0 where nothing is."""
+    m = FloatMath()
+    match activation, partial:
+        case "swish", "value":
+            z = beta * x
+            return np.where(beta == 1, 0.0, np.abs(z) * m.sigmoid(-z))
+        case "swish", ("x" | "beta"):
+            z = np.clip(beta * x, -m.bound, m.bound)
+            s, r = m.sigmoid(z), m.sigmoid(-z)
+            if partial == "beta":
+                moved = np.abs(z * (r - s))
+            else:
+                moved = np.abs(z * s * r * (2 + z * (r - s))) / np.maximum(s, np.abs(z * s * r))
+            return np.where(beta == 1, 0.0, moved)
+        case "gelu", "value":
+            return np.abs(np.clip(x, -37.0, 37.0)) * m.normal_pdf(x) / m.normal_cdf(x)
+        case "gelu", "x":
+            y = np.clip(x, -37.0, 37.0)
+            cdf, pdf = m.normal_cdf(y), m.normal_pdf(y)
+            return np.abs(y * pdf * (2 - y * y)) / np.maximum(cdf, np.abs(y * pdf))
+        case "gelu_tanh", ("value" | "x"):
+            y = np.clip(x, -19.0, 19.0)
+            w = _tanh_argument(m, y)
+            s, r = m.sigmoid(w), m.sigmoid(-w)
+            if partial == "value":
+                return np.abs(w) * r
+            slope = _tanh_argument_slope(m, y)
+            moved = np.abs(w * s * r * (1 + y * slope * (r - s)))
+            return moved / np.maximum(s, np.abs(y * s * r * slope))
+        case _:
+            return np.zeros(np.shape(x))
