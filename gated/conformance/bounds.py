@@ -69,5 +69,6 @@ def elementwise_bound(
     if backend == "numpy" or dtype in ("float16", "bfloat16"):
         return bound
     with np.errstate(all="ignore"):
-        condition = activation_condition(activation, partial, gate, beta)
-    return bound + 4 * np.nan_to_num(np.broadcast_to(condition, bound.shape), nan=0.0, posinf=0.0)
+        condition = np.broadcast_to(activation_condition(activation, partial, gate, beta), bound.shape)
+        # Past 2^60 ulp a bound allows everything that is of the right class.
+        return bound + 4 * np.where(np.isfinite(condition), np.minimum(condition, 2.0**60), 0.0)

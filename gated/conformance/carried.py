@@ -9,6 +9,8 @@ in any order):
 - an activation at a gate off by :math:`\delta`: :math:`|A'(g)| \delta + \sup|A''| \delta^2 / 2` (Taylor), plus the
   contract's own bound for its arithmetic;
 - each stored intermediate: u of its magnitude, and the smallest normal number where results may be flushed.
+
+The reference works the narrower dtypes in float64 and rounds once: its bound there is that of float64 and 0.51 ulp.
 """
 
 from __future__ import annotations
@@ -137,7 +139,23 @@ def projection_bounds(
         cotangent: of the shape of the result.
         beta: an array that broadcasts to the gate.
     """
-    r = Rounding(backend, dtype)
+    # The reference works the narrower dtypes in float64 and rounds once.
+    once = backend == "numpy" and dtype != "float64"
+    carried = _carry(Rounding(backend, "float64" if once else dtype), arguments, cotangent, activation, beta)
+    if not once:
+        return {name: one.error for name, one in carried.items()}
+    form = FORMATS[dtype]
+    ceiling = 2 * 0.51
+    return {
+        name: one.error + ceiling * np.maximum(form.unit_roundoff * one.reach, form.smallest_subnormal / 2)
+        for name, one in carried.items()
+    }
+
+
+def _carry(
+    r: Rounding, arguments: dict[str, Float64 | None], cotangent: Float64, activation: str, beta: Float64
+) -> dict[str, Carried]:
+    """The value and the cotangents with their errors in the arithmetic ``r``."""
     given = {name: _exact(value) for name, value in arguments.items() if value is not None}
     x, w, v, dy = given["x"], given["W"], given["V"], _exact(cotangent)
     gate = r.plus(r.product(x, w), given.get("b"))
@@ -147,7 +165,7 @@ def projection_bounds(
 
     def ulps(partial: str, *, gradient: bool) -> Float64:
         return elementwise_bound(
-            backend, dtype, activation=activation, partial=partial, gate=gate.value, beta=full_beta, gradient=gradient
+            r.backend, r.dtype, activation=activation, partial=partial, gate=gate.value, beta=full_beta, gradient=gradient
         )
 
     # An ulp of a derivative is taken at the largest term: at most |s| + |z s (1 - s)| <= 1.3, where the derivative itself may be 0.
@@ -158,25 +176,25 @@ def projection_bounds(
         return Carried(one.value, one.error + own)
 
     hidden = r.times(factor["value"], value, ulps("value", gradient=False))
-    bounds: dict[str, Float64] = {}
+    bounds: dict[str, Carried] = {}
     dh = dy
     result = hidden
     if "W2" in given:
         result = r.plus(r.product(hidden, given["W2"]), given.get("b2"))
         dh = r.product(dy, given["W2"].T)
-        bounds["W2"] = r.product(hidden.T, dy).error
-        bounds["b2"] = r.total(dy, 0).error
+        bounds["W2"] = r.product(hidden.T, dy)
+        bounds["b2"] = r.total(dy, 0)
     dgate = r.times(r.times(dh, with_terms("x")), value)
     dvalue = r.times(dh, factor["value"], ulps("value", gradient=True))
     dbeta = r.times(r.times(dh, with_terms("beta")), value)
     summed = tuple(i for i, size in enumerate((1,) * (2 - np.ndim(beta)) + np.shape(beta)) if size == 1)
-    bounds |= {
-        "value": result.error,
-        "x": r.plus(r.product(dgate, w.T), r.product(dvalue, v.T)).error,
-        "W": r.product(x.T, dgate).error,
-        "V": r.product(x.T, dvalue).error,
-        "b": r.total(dgate, 0).error,
-        "c": r.total(dvalue, 0).error,
-        "beta": (r.total(dbeta, summed).error if summed else dbeta.error).reshape(np.shape(beta)),
+    total_beta = r.total(dbeta, summed) if summed else dbeta
+    return bounds | {
+        "value": result,
+        "x": r.plus(r.product(dgate, w.T), r.product(dvalue, v.T)),
+        "W": r.product(x.T, dgate),
+        "V": r.product(x.T, dvalue),
+        "b": r.total(dgate, 0),
+        "c": r.total(dvalue, 0),
+        "beta": Carried(total_beta.value.reshape(np.shape(beta)), total_beta.error.reshape(np.shape(beta))),
     }
-    return bounds

@@ -108,7 +108,7 @@ def error_in_ulp(
     high = np.broadcast_to(np.asarray(high, np.float64), got.shape)
     at = np.abs(high) if scale is None else np.maximum(np.abs(scale), np.abs(high))
     with np.errstate(all="ignore"):
-        exponent = ulp_exponent(np.minimum(at, form.largest), form)
+        exponent = ulp_exponent(np.where(np.isinf(at), form.largest, at), form)
         # Just past the largest number stands 2^(highest + 1); an overflow is as wrong as the exact value is far from it.
         end = np.ldexp(1.0, form.highest + 1 - exponent)
         computed_in_ulp = np.clip(np.ldexp(got, -exponent), -end, end)
@@ -116,9 +116,8 @@ def error_in_ulp(
         low_in_ulp = np.where(np.abs(high_in_ulp) < end, np.ldexp(low, -exponent), 0.0)
         error = np.abs((computed_in_ulp - high_in_ulp) - low_in_ulp)
     error = np.where(np.isinf(high), np.where(got == high, 0.0, np.inf), error)
-    right_sign = np.signbit(got) == np.signbit(high)
-    if zero_signs:
-        error = np.where((got == 0) & ~right_sign, np.inf, error)
+    right_sign = (np.signbit(got) == np.signbit(high)) | (not zero_signs)
+    error = np.where((got == 0) & ~right_sign, np.inf, error)
     if flush:
         error = np.where((got == 0) & right_sign & (np.abs(high) < form.smallest_normal), 0.0, error)
     both_nan = np.isnan(got) & np.isnan(high)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gated.conformance.closed_forms import activation_terms
 
-__all__ = ["BallMath", "Undecided", "exact_sums"]
+__all__ = ["BallMath", "Undecided", "exact_projection", "exact_sums", "unit_terms"]
 
 Float64 = NDArray[np.float64]
 
@@ -123,11 +123,88 @@ def _magnitude(ball: flint.arb) -> float:
     return np.inf if middle > _LARGEST else abs(_to_float(middle))
 
 
-def unit_terms(activation: str, partial: str) -> Callable[..., list[Any]]:
-    """The terms of cotangent * activation(gate, beta) * value, or of its derivative, over balls."""
+def unit_terms(activation: str, partial: str, offset: float = 0.0) -> Callable[..., list[Any]]:
+    """The terms of cotangent * activation(gate, beta) * (value + offset), or of its derivative, over balls."""
     m = BallMath()
 
     def terms(cotangent: Any, gate: Any, value: Any, beta: Any) -> list[Any]:
-        return [cotangent * part * value for part in activation_terms(m, activation, partial, gate, beta)]
+        return [cotangent * part * (value + offset) for part in activation_terms(m, activation, partial, gate, beta)]
 
     return terms
+
+
+def exact_projection(
+    arguments: dict[str, Float64], cotangent: Float64, *, activation: str, beta: Float64
+) -> dict[str, tuple[Float64, Float64]]:
+    """The value (key ``"value"``) and every cotangent of a projected form, each as (high, low), by products of balls.
+
+    Args:
+        arguments: ``x`` (rows, d_in), ``W``, ``V`` and, where there are any, ``W2``, ``b``, ``c``, ``b2``.
+        cotangent: of the shape of the result.
+        beta: 0-d, or (d_hidden,).
+    """
+    flint.ctx.prec = 256
+    m = BallMath()
+    x, w, v, dy = (_ball_matrix(a) for a in (arguments["x"], arguments["W"], arguments["V"], cotangent))
+    gate = _add_row(x * w, arguments.get("b"))
+    value = _add_row(x * v, arguments.get("c"))
+    rows, width = gate.nrows(), gate.ncols()
+    betas = [flint.arb(one) for one in np.broadcast_to(beta, (width,)).tolist()]
+
+    def apply(partial: str) -> flint.arb_mat:
+        entries = [
+            sum(activation_terms(m, activation, partial, gate[i, j], betas[j]), start=flint.arb(0))
+            for i in range(rows)
+            for j in range(width)
+        ]
+        return flint.arb_mat(rows, width, entries)
+
+    activated = apply("value")
+    hidden = _hadamard(activated, value)
+    result, dh = hidden, dy
+    exact: dict[str, flint.arb_mat] = {}
+    if "W2" in arguments:
+        w2 = _ball_matrix(arguments["W2"])
+        result = _add_row(hidden * w2, arguments.get("b2"))
+        dh = dy * w2.transpose()
+        exact["W2"] = hidden.transpose() * dy
+        exact["b2"] = _column_sums(dy)
+    dgate = _hadamard(_hadamard(dh, apply("x")), value)
+    dvalue = _hadamard(dh, activated)
+    dbeta = _column_sums(_hadamard(_hadamard(dh, apply("beta")), value))
+    exact |= {
+        "value": result,
+        "x": dgate * w.transpose() + dvalue * v.transpose(),
+        "W": x.transpose() * dgate,
+        "V": x.transpose() * dvalue,
+        "b": _column_sums(dgate),
+        "c": _column_sums(dvalue),
+        "beta": dbeta if beta.ndim else flint.arb_mat(1, 1, [sum(dbeta.entries(), start=flint.arb(0))]),
+    }
+    shapes = {name: array.shape for name, array in arguments.items()} | {"value": cotangent.shape, "beta": beta.shape}
+    return {name: _as_pairs(exact[name], shape) for name, shape in shapes.items()}
+
+
+def _ball_matrix(a: Float64) -> flint.arb_mat:
+    return flint.arb_mat(*a.shape, [flint.arb(one) for one in a.ravel().tolist()])
+
+
+def _add_row(a: flint.arb_mat, row: Float64 | None) -> flint.arb_mat:
+    if row is None:
+        return a
+    return a + flint.arb_mat(a.nrows(), a.ncols(), [flint.arb(one) for one in row.tolist()] * a.nrows())
+
+
+def _hadamard(a: flint.arb_mat, b: flint.arb_mat) -> flint.arb_mat:
+    return flint.arb_mat(a.nrows(), a.ncols(), [p * q for p, q in zip(a.entries(), b.entries(), strict=True)])
+
+
+def _column_sums(a: flint.arb_mat) -> flint.arb_mat:
+    ones = flint.arb_mat(1, a.nrows(), [flint.arb(1)] * a.nrows())
+    return ones * a
+
+
+def _as_pairs(a: flint.arb_mat, shape: tuple[int, ...]) -> tuple[Float64, Float64]:
+    pairs = [_as_pair(one) for one in a.entries()]
+    high, low = zip(*pairs, strict=True)
+    return np.array(high).reshape(shape), np.array(low).reshape(shape)

@@ -135,7 +135,8 @@ def normal_cdf(x: Float64) -> Wide:
     """Phi(x) = (1 + erf(x / sqrt 2)) / 2 = erfc(-x / sqrt 2) / 2, the tail by erfc(t) = erfcx(t) e^(-t^2)."""
     tail = 0.5 * wide(scipy.special.erfcx(np.abs(x) / np.sqrt(2.0))) * gaussian(x)
     tail = Wide(np.where(np.isinf(x), 0.0, tail.mantissa), tail.exponent)
-    return select(x < 0, tail, wide((1 + scipy.special.erf(x / np.sqrt(2.0))) / 2))
+    # 1 + erf cancels below; from -1 up it loses no more than erfcx would.
+    return select(x < -1, tail, wide((1 + scipy.special.erf(x / np.sqrt(2.0))) / 2))
 
 
 def gaussian(x: Float64) -> Wide:

@@ -1,0 +1,248 @@
+"""The command ``gated``.
+
+Exit status: 0, everything is within the contract; 1, something is not; 2, wrong usage or an input that cannot be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gated import __version__
+from gated.contract import ARRAY_PARAMETERS, BACKENDS, DTYPES, missing_framework
+
+if TYPE_CHECKING:
+    from gated.conformance.adapters import Adapter
+
+__all__ = ["main"]
+
+OK, NOT_WITHIN, USAGE = 0, 1, 2
+
+
+class UsageError(Exception):
+    """Wrong usage, or an input that cannot be read: one line, exit 2."""
+
+
+def _names(allowed: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    """A comma-separated list of names out of ``allowed``, for argparse."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        names = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+        if unknown := [name for name in names if name not in allowed]:
+            raise argparse.ArgumentTypeError(f"unknown: {', '.join(map(repr, unknown))}; choose from {', '.join(allowed)}")
+        return names
+
+    return parse
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gated", description="The yardstick for gated activations: GLU, Swish, SwiGLU and their family."
+    )
+    parser.add_argument("--version", action="version", version=f"gated {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    validate = commands.add_parser(
+        "validate",
+        help="measure every function in every installed backend against the exact results",
+        description="Measures every function in every installed backend and dtype, value and gradient, against the exact "
+        "results, in ulp. Exit 0: all within the accuracy contract; 1: something is not; 2: wrong usage.",
+    )
+    backends = tuple(BACKENDS)
+    validate.add_argument(
+        "--backends", type=_names(backends), metavar="LIST", help=f"of {', '.join(backends)} (default: those installed)"
+    )
+    validate.add_argument(
+        "--functions", type=_names(tuple(ARRAY_PARAMETERS)), metavar="LIST", help="function names (default: all)"
+    )
+    validate.add_argument("--dtypes", type=_names(DTYPES), metavar="LIST", help=f"of {', '.join(DTYPES)} (default: all)")
+    validate.add_argument(
+        "--device", metavar="NAME", help="where torch and jax compute: cpu, cuda, tpu, ... (default: each framework's own)"
+    )
+    validate.add_argument("--seed", type=int, default=0, metavar="N", help="of the random inputs (default: 0)")
+    validate.add_argument("--json", type=Path, metavar="FILE", help="also write every measurement to FILE")
+    validate.add_argument(
+        "--gguf", type=Path, metavar="FILE", help="instead: run the gated FFN of every layer of a GGUF model, float32"
+    )
+    validate.set_defaults(run=_validate)
+
+    plot = commands.add_parser(
+        "plot", help="draw the activations and their derivatives", description="Draws the figures as PNG and SVG."
+    )
+    plot.add_argument("--backend", choices=backends, default="numpy", help="which backend computes (default: numpy)")
+    plot.add_argument("--out", type=Path, default=Path("figures"), metavar="DIR", help="the folder (default: figures)")
+    plot.set_defaults(run=_plot)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and gives its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+    except (UsageError, ModuleNotFoundError) as error:
+        print(f"gated {options.command}: {error}", file=sys.stderr)
+        return USAGE
+    except BrokenPipeError:
+        # The reader (head, less) has closed: what it did not want to read is no error.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    return status
+
+
+def _validate(options: argparse.Namespace) -> int:
+    if options.gguf and (options.functions or options.dtypes):
+        raise UsageError("--gguf runs gated_ffn in float32: it goes with neither --functions nor --dtypes")
+    _require("rich", "cli")
+    return _validate_model(options) if options.gguf else _validate_functions(options)
+
+
+def _require(package: str, extra: str) -> None:
+    import importlib.util
+
+    if importlib.util.find_spec(package) is None:
+        raise UsageError(missing_framework("this command", package, extra))
+
+
+def _validate_functions(options: argparse.Namespace) -> int:
+    _require("flint", "oracle")
+    from gated.conformance import report, runner
+
+    adapters, skipped = _adapters(options)
+    functions = options.functions or tuple(ARRAY_PARAMETERS)
+    dtypes = options.dtypes or DTYPES
+    _writable(options.json)
+    total = len(functions) * len(dtypes) * len(adapters)
+    rows: list[runner.Row] = []
+    with _progress("validating", total) as advance:
+        for row in runner.run(adapters, functions, dtypes, seed=options.seed):
+            rows.append(row)
+            advance(f"{row.function} {row.dtype} {row.backend}")
+    console = _console()
+    report.print_rows(console, rows)
+    console.print(_versions_line(adapters))
+    console.print(report.summary(rows, skipped))
+    _write_json(options.json, report.as_json(rows, skipped, runner.versions(), seed=options.seed))
+    return OK if runner.within(rows) else NOT_WITHIN
+
+
+def _validate_model(options: argparse.Namespace) -> int:
+    from gated.conformance import report
+    from gated.conformance.model import ModelError, ModelFile, run_layers
+    from gated.conformance.runner import versions
+
+    try:
+        model = ModelFile(options.gguf)
+        adapters, skipped = _adapters(options)
+        _writable(options.json)
+        rows = []
+        with _progress("layers", len(model.layers)) as advance:
+            for row in run_layers(model, adapters, seed=options.seed):
+                rows.append(row)
+                advance(f"layer {row.layer}")
+    except OSError as error:
+        raise UsageError(f"{options.gguf}: {error.strerror or error}") from error
+    except ModelError as error:
+        raise UsageError(str(error)) from error
+    console = _console()
+    report.print_layers(console, model, rows)
+    console.print(_versions_line(adapters))
+    for name, reason in skipped.items():
+        console.print(f"skipped: {name}: {reason}")
+    _write_json(options.json, report.layers_as_json(model, rows, skipped, versions(), seed=options.seed))
+    return OK if all(row.agrees for row in rows) else NOT_WITHIN
+
+
+def _adapters(options: argparse.Namespace) -> tuple[list[Adapter], dict[str, str]]:
+    """The adapters to run, and the backends that are skipped with the reason. One asked for by name must be there."""
+    from gated.conformance.adapters import is_installed, load
+
+    chosen, skipped = [], {}
+    for name in options.backends or BACKENDS:
+        backend = BACKENDS[name]
+        if not is_installed(name) and options.backends is None:
+            skipped[name] = missing_framework(backend.module, backend.requires, backend.extra)
+            continue
+        try:
+            chosen.append(load(name, None if name == "numpy" else options.device))
+        except ValueError as error:
+            raise UsageError(f"--device: {error}") from error
+    return chosen, skipped
+
+
+def _versions_line(adapters: Sequence[Adapter]) -> str:
+    return f"gated {__version__}; " + ", ".join(adapter.version() for adapter in adapters) + "."
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    # Where no terminal gives a width, none is imposed: a file or a pipe takes whole lines.
+    return console if console.is_terminal else Console(highlight=False, width=220)
+
+
+class _progress:  # noqa: N801 - used as a function
+    """A progress bar on the terminal; nothing where standard error is none."""
+
+    def __init__(self, label: str, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn(label),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=total)
+
+    def __enter__(self) -> Callable[[str], None]:
+        self._bar.start()
+        return lambda description: self._bar.update(self._task, advance=1, description=description)
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+
+def _writable(path: Path | None) -> None:
+    """Refuses a file that cannot be written before the work is done, not after."""
+    if path is None:
+        return
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise UsageError(f"--json: {path} must be a file in a folder that exists")
+
+
+def _write_json(path: Path | None, content: dict[str, Any]) -> None:
+    if path is None:
+        return
+    try:
+        path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--json: {path}: {error.strerror or error}") from error
+
+
+def _plot(options: argparse.Namespace) -> int:
+    from gated.figures import draw
+
+    try:
+        for path in draw(options.backend, options.out):
+            print(path)
+    except OSError as error:
+        raise UsageError(f"--out: {options.out}: {error.strerror or error}") from error
+    return OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""The run: each function in each backend and dtype against the exact results, a row each."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gated.conformance.adapters import Adapter
+from gated.conformance.cases import Case, Quantity, cases
+from gated.conformance.error import FORMATS
+from gated.contract import ARRAY_PARAMETERS
+
+__all__ = ["Measurement", "Row", "run", "versions", "within"]
+
+WITHIN: Final = "within"
+NOT_MET: Final = "not met"
+ERROR: Final = "error"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The element of one result that came closest to its bound, or went farthest past it."""
+
+    quantity: str
+    """``"value"``, or ``"d "`` and the argument whose cotangent it is."""
+    case: str
+    error: float
+    """In ulp; inf: the class is wrong (nan, an infinity, a zero of the wrong sign, a wrong dtype or shape)."""
+    bound: float
+    at: dict[str, str]
+    """The inputs there, in decimal."""
+    bits: dict[str, str]
+    """The inputs there, as bit patterns in hex."""
+    computed: str
+    exact: str
+    failing: int
+    """How many elements are past their bound."""
+    rounding_bound: bool
+    """The bound is that of the rounding errors of matrix products, not a constant of the contract."""
+
+    @property
+    def share(self) -> float:
+        """error / bound: past 1 the bound is not met."""
+        return self.error / self.bound if self.bound else (0.0 if self.error == 0 else np.inf)
+
+
+@dataclass
+class Row:
+    """A function in a backend and a dtype: the inputs tried, the worst of the value and of the gradients."""
+
+    function: str
+    dtype: str
+    backend: str
+    inputs: int = 0
+    value: Measurement | None = None
+    gradient: Measurement | None = None
+    failure: str = ""
+    all: list[Measurement] = field(default_factory=list)
+
+    def add(self, measurement: Measurement) -> None:
+        """Takes a measurement in, and keeps the worst."""
+        self.all.append(measurement)
+        kind = "value" if measurement.quantity == "value" else "gradient"
+        worst = getattr(self, kind)
+        if worst is None or measurement.share > worst.share:
+            setattr(self, kind, measurement)
+
+    @property
+    def worst(self) -> Measurement | None:
+        """The measurement that is closest to its bound."""
+        known = [one for one in (self.value, self.gradient) if one is not None]
+        return max(known, key=lambda one: one.share, default=None)
+
+    @property
+    def verdict(self) -> str:
+        """``"within"`` the contract, a bound ``"not met"``, or an ``"error"``: the call raised or measured nothing."""
+        if self.failure or self.worst is None:
+            return ERROR
+        return WITHIN if self.worst.share <= 1 else NOT_MET
+
+
+def within(rows: Sequence[Row]) -> bool:
+    """Whether there are rows and all of them are within the contract."""
+    return bool(rows) and all(row.verdict == WITHIN for row in rows)
+
+
+def run(
+    adapters: Sequence[Adapter],
+    functions: Sequence[str],
+    dtypes: Sequence[str],
+    *,
+    seed: int = 0,
+    size: int | None = None,
+) -> Iterator[Row]:
+    """A row for each function, dtype and backend, in that order.
+
+    Args:
+        seed: of the random inputs.
+        size: about how many inputs a broad case has; see :func:`gated.conformance.cases.cases`.
+    """
+    for function in functions:
+        for dtype in dtypes:
+            built = list(cases(function, dtype, seed=seed, size=size))
+            for adapter in adapters:
+                row = Row(function, dtype, adapter.name)
+                for case in built:
+                    row.inputs += case.size
+                    try:
+                        measure(adapter, case, dtype, row)
+                    except Exception as error:  # noqa: BLE001 - whatever an implementation raises is its row's finding
+                        row.failure = f"{case.label or 'value'}: {type(error).__name__}: {error}".splitlines()[0]
+                yield row
+
+
+def measure(adapter: Adapter, case: Case, dtype: str, row: Row) -> None:
+    """Runs a case through a backend and adds its measurements to the row."""
+    value, cotangents = adapter.value_and_cotangents(case.function, case.primals, case.cotangent, case.static)
+    row.add(_worst(case, case.quantities[0], np.asarray(value), dtype, adapter, "value"))
+    for quantity in case.quantities[1:]:
+        cotangent = cotangents[ARRAY_PARAMETERS[case.function].index(quantity.name)]
+        row.add(_worst(case, quantity, np.asarray(cotangent), dtype, adapter, f"d {quantity.name}"))
+
+
+def _worst(
+    case: Case, quantity: Quantity, result: NDArray[Any], dtype: str, adapter: Adapter, name: str
+) -> Measurement:
+    form = FORMATS[dtype]
+    errors = quantity.errors(result, form, flush=adapter.flushes)
+    bounds = np.broadcast_to(quantity.bound(adapter.name), errors.shape)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares = np.where(errors == 0, 0.0, errors / bounds)
+    index = np.unravel_index(int(np.argmax(shares)), shares.shape)
+    part = quantity.unpack(result) if result.dtype == form.dtype else result
+    fits = part.shape == errors.shape
+    return Measurement(
+        quantity=name,
+        case=case.label,
+        error=float(errors[index]),
+        bound=float(bounds[index]),
+        at={name: f"{float(array[index]):.9g}" for name, array in case.inputs.items()},
+        bits={name: _hex(array[index], form.bits) for name, array in case.inputs.items()},
+        computed=f"{float(part[index]):.9g}" if fits else f"{result.dtype} of shape {result.shape}",
+        exact=f"{float(quantity.high[index]):.17g}" if fits else f"{dtype} of shape {quantity.high.shape}",
+        failing=int(np.sum(shares > 1)),
+        rounding_bound=not case.inputs,
+    )
+
+
+def _hex(number: Any, bits: np.dtype[Any]) -> str:
+    return f"0x{int(np.asarray(number).view(bits)):0{2 * bits.itemsize}x}"
+
+
+def versions() -> dict[str, str]:
+    """What was measured with: Python, the platform, and the packages that take part."""
+    found = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
+    for package in ("gated", "numpy", "scipy", "ml_dtypes", "python-flint", "torch", "jax", "flax"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
