@@ -182,9 +182,9 @@ def _versions_line(adapters: Sequence[Adapter]) -> str:
 def _console() -> Any:
     from rich.console import Console
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     # Where no terminal gives a width, none is imposed: a file or a pipe takes whole lines.
-    return console if console.is_terminal else Console(highlight=False, width=220)
+    return console if console.is_terminal else Console(highlight=False, markup=False, width=220)
 
 
 class _progress:  # noqa: N801 - used as a function

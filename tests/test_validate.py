@@ -1,0 +1,236 @@
+"""The command `gated validate`: the table, the exit status, the JSON, and that it finds what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gated.numpy_ref as reference
+from gated import cli
+from gated.conformance import adapters, runner
+from gated.conformance.adapters.numpy import NumpyAdapter
+from gated.contract import ARRAY_PARAMETERS, DTYPES
+
+BACKENDS = ("numpy", "torch", "jax")
+
+
+class Altered(NumpyAdapter):
+    """The reference with its results changed on the way out."""
+
+    def __init__(self, change: Any) -> None:
+        self.change = change
+
+    def value_and_cotangents(self, function: str, primals: Any, cotangent: Any, static: Any) -> Any:
+        value, cotangents = super().value_and_cotangents(function, primals, cotangent, static)
+        return self.change(value, cotangents, primals, static)
+
+
+def verdicts(change: Any, function: str, dtype: str) -> set[str]:
+    return {row.verdict for row in runner.run([Altered(change)], [function], [dtype], size=2000)}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_function_of_every_backend_is_within_the_contract(backend: str) -> None:
+    rows = list(runner.run([adapters.load(backend)], tuple(ARRAY_PARAMETERS), DTYPES, size=1000))
+    assert len(rows) == len(ARRAY_PARAMETERS) * len(DTYPES)
+    past = {
+        (row.function, row.dtype, one.quantity, one.case): (one.error, one.bound, one.at)
+        for row in rows
+        for one in row.all
+        if one.share > 1
+    }
+    assert not past
+    assert {row.verdict for row in rows} == {"within"}, [row.failure for row in rows if row.failure]
+
+
+def test_a_value_one_ulp_off_is_found_in_16_bits() -> None:
+    def one_off(value: Any, cotangents: Any, primals: Any, static: Any) -> Any:
+        value = value.copy()
+        value[np.flatnonzero(np.isfinite(value) & (value != 0))[::500]] *= value.dtype.type(1.001)
+        return value, cotangents
+
+    assert verdicts(one_off, "silu", "float16") == {"not met"}
+
+
+def test_swapped_halves_are_found() -> None:
+    def swapped(value: Any, cotangents: Any, primals: Any, static: Any) -> Any:
+        other = {"gate_last": "gate_first", "gate_first": "gate_last", "interleaved": "gate_last"}[static["layout"]]
+        return reference.swiglu(*primals, **static | {"layout": other}), cotangents
+
+    assert verdicts(swapped, "swiglu", "float32") == {"not met"}
+
+
+def test_a_gradient_for_the_other_half_is_found() -> None:
+    def swapped(value: Any, cotangents: Any, primals: Any, static: Any) -> Any:
+        if static["layout"] == "interleaved":
+            return value, cotangents
+        return value, (np.roll(cotangents[0], len(cotangents[0]) // 2), *cotangents[1:])
+
+    assert verdicts(swapped, "geglu", "float64") == {"not met"}
+
+
+def test_double_rounding_is_found_in_bfloat16() -> None:
+    def twice(value: Any, cotangents: Any, primals: Any, static: Any) -> Any:
+        return reference.gated_unit(reference.silu(primals[0]), primals[1], activation="identity"), cotangents
+
+    rows = list(runner.run([Altered(twice)], ["gated_unit"], ["bfloat16"], size=4000))
+    swish = [one for one in rows[0].all if one.case == "swish" and one.quantity == "value"]
+    assert swish[0].share > 1
+
+
+def test_a_wrong_dtype_and_a_wrong_shape_are_found() -> None:
+    assert verdicts(lambda value, *rest: (value.astype(np.float64), rest[0]), "relu", "float32") == {"not met"}
+    assert verdicts(lambda value, *rest: (value[:-1], rest[0]), "relu", "float32") == {"not met"}
+
+
+def test_swapped_weights_are_found_in_a_projection() -> None:
+    def swapped(value: Any, cotangents: Any, primals: Any, static: Any) -> Any:
+        x, w, v, *rest = primals
+        return reference.gated_ffn(x, v, w, *rest[:-1], beta=rest[-1], **static), cotangents
+
+    assert verdicts(swapped, "gated_ffn", "bfloat16") == {"not met"}
+
+
+def test_a_backend_that_raises_is_an_error_row(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("no kernel for this")
+
+    monkeypatch.setattr(adapters, "load", lambda name, device=None: Altered(broken))
+    assert cli.main(["validate", "--backends", "numpy", "--functions", "relu", "--dtypes", "float32"]) == 1
+    out = capsys.readouterr().out
+    assert "RuntimeError: no kernel for this" in out
+    assert "1 rows: 0 within the contract, 0 not met, 1 errors." in out
+
+
+def test_a_bound_that_is_not_met_is_said_in_full_and_exits_1(
+    capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    def lost_tail(value: Any, cotangents: Any, primals: Any, static: Any) -> Any:
+        return np.where(primals[0] < -88, value.dtype.type(-0.0), value), cotangents
+
+    monkeypatch.setattr(adapters, "load", lambda name, device=None: Altered(lost_tail))
+    assert cli.main(["validate", "--backends", "numpy", "--functions", "silu", "--dtypes", "float32"]) == 1
+    out = capsys.readouterr().out
+    assert "not met" in out
+    assert "silu float32 numpy: value" in out
+    assert "got -0" in out
+
+
+def test_the_table_in_a_pipe_is_plain_text(tmp_path: Any) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "gated.cli", "validate", "--backends", "numpy", "--functions", "relu", "--json", "r.json"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert run.returncode == 0
+    assert run.stderr == ""
+    assert run.stdout.isascii()
+    assert "\x1b" not in run.stdout
+    for word in ("function", "dtype", "backend", "inputs", "bound", "verdict", "65,536", "within", "4 rows"):
+        assert word in run.stdout
+    report = json.loads((tmp_path / "r.json").read_text(), parse_constant=pytest.fail)
+    assert report["verdict"] == "within"
+    assert [row["dtype"] for row in report["rows"]] == list(DTYPES)
+    first = report["rows"][0]["measurements"][0]
+    assert first["quantity"] == "value"
+    assert first["bound_ulp"] == 0.51
+    assert first["bits"]["x"].startswith("0x")
+
+
+def test_the_table_on_a_terminal_has_colours() -> None:
+    command = [sys.executable, "-m", "gated.cli", "validate", "--backends", "numpy", "--functions", "relu"]
+    main, side = pty.openpty()
+    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "160"}
+    environment.pop("NO_COLOR", None)
+    with subprocess.Popen(command, stdout=side, stderr=side, env=environment) as process:
+        os.close(side)
+        shown = b""
+        while True:
+            try:
+                part = os.read(main, 65536)
+            except OSError:
+                break
+            if not part:
+                break
+            shown += part
+        assert process.wait() == 0
+    os.close(main)
+    assert b"\x1b[32mwithin" in shown
+    assert "validating".encode() in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--backends", "tensorflow"], "unknown: 'tensorflow'; choose from numpy, torch, jax"),
+        (["--functions", "swiglu,swiglo"], "unknown: 'swiglo'"),
+        (["--dtypes", "float8"], "unknown: 'float8'"),
+        (["--seed", "x"], "invalid int value"),
+        (["--nonsense"], "unrecognized arguments"),
+    ],
+)
+def test_wrong_usage_exits_2(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["validate", *arguments])
+    assert exit_.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--backends", "torch", "--device", "cuda:77"], 'torch cannot use the device "cuda:77"'),
+        (["--backends", "jax", "--device", "abacus"], 'jax cannot use the device "abacus"'),
+        (["--backends", "numpy", "--json", "no/such/folder/x.json"], "must be a file in a folder that exists"),
+        (["--gguf", "x.gguf", "--dtypes", "float32"], "goes with neither --functions nor --dtypes"),
+    ],
+)
+def test_unusable_options_exit_2(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["validate", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert captured.out == ""
+
+
+def test_a_missing_backend_is_named_as_skipped(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.setattr(adapters, "is_installed", lambda name: name == "numpy")
+    assert cli.main(["validate", "--functions", "relu", "--dtypes", "float16"]) == 0
+    out = capsys.readouterr().out
+    assert 'skipped: torch: gated.torch_impl needs the package torch' in out
+    assert 'pip install "gated[jax]"' in out
+
+
+def test_a_missing_backend_asked_for_by_name_exits_2(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.setattr(adapters, "is_installed", lambda name: False)
+    assert cli.main(["validate", "--backends", "torch"]) == 2
+    assert 'pip install "gated[torch]"' in capsys.readouterr().err
+
+
+def test_nothing_measured_is_never_a_pass() -> None:
+    assert not runner.within([])
+    assert runner.Row("relu", "float32", "numpy").verdict == "error"
+
+
+def test_the_inputs_cover_every_binade_and_the_specials() -> None:
+    from gated.conformance.cases import cases
+    from gated.conformance.error import FORMATS
+
+    for dtype, form in FORMATS.items():
+        x = next(cases("silu", dtype)).primals[0].astype(np.float64)
+        _, exponents = np.frexp(x[np.isfinite(x) & (x > 0)])
+        assert set(range(form.lowest - form.precision + 1, form.highest + 1)) <= set((exponents - 1).tolist())
+        _, exponents = np.frexp(x[np.isfinite(x) & (x < 0)])
+        assert set(range(form.lowest - form.precision + 1, form.highest + 1)) <= set((exponents - 1).tolist())
+        assert np.isnan(x).any()
+        assert {np.inf, -np.inf, 0.0, form.largest, -form.smallest_subnormal} <= set(x.tolist())
+        assert np.signbit(x[x == 0]).any()
+    assert next(cases("silu", "bfloat16")).size == 2**16
