@@ -34,7 +34,9 @@ def _names(allowed: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
     def parse(text: str) -> tuple[str, ...]:
         names = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
         if unknown := [name for name in names if name not in allowed]:
-            raise argparse.ArgumentTypeError(f"unknown: {', '.join(map(repr, unknown))}; choose from {', '.join(allowed)}")
+            raise argparse.ArgumentTypeError(
+                f"unknown: {', '.join(map(repr, unknown))}; choose from {', '.join(allowed)}"
+            )
         return names
 
     return parse
@@ -50,8 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     validate = commands.add_parser(
         "validate",
         help="measure every function in every installed backend against the exact results",
-        description="Measures every function in every installed backend and dtype, value and gradient, against the exact "
-        "results, in ulp. Exit 0: all within the accuracy contract; 1: something is not; 2: wrong usage.",
+        description="Measures every function in every installed backend and dtype, value and gradient, against the "
+        "exact results, in ulp. Exit 0: all within the accuracy contract; 1: something is not; 2: wrong usage.",
     )
     backends = tuple(BACKENDS)
     validate.add_argument(
@@ -60,9 +62,13 @@ def _parser() -> argparse.ArgumentParser:
     validate.add_argument(
         "--functions", type=_names(tuple(ARRAY_PARAMETERS)), metavar="LIST", help="function names (default: all)"
     )
-    validate.add_argument("--dtypes", type=_names(DTYPES), metavar="LIST", help=f"of {', '.join(DTYPES)} (default: all)")
     validate.add_argument(
-        "--device", metavar="NAME", help="where torch and jax compute: cpu, cuda, tpu, ... (default: each framework's own)"
+        "--dtypes", type=_names(DTYPES), metavar="LIST", help=f"of {', '.join(DTYPES)} (default: all)"
+    )
+    validate.add_argument(
+        "--device",
+        metavar="NAME",
+        help="where torch and jax compute: cpu, cuda, tpu, ... (default: each framework's own)",
     )
     validate.add_argument("--seed", type=int, default=0, metavar="N", help="of the random inputs (default: 0)")
     validate.add_argument("--json", type=Path, metavar="FILE", help="also write every measurement to FILE")
@@ -192,7 +198,14 @@ class _progress:  # noqa: N801 - used as a function
 
     def __init__(self, label: str, total: int) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
         console = Console(stderr=True)
         self._bar = Progress(

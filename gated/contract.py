@@ -75,7 +75,9 @@ BACKENDS: Final[Mapping[str, Backend]] = {
 
 def missing_framework(module: str, package: str, extra: str) -> str:
     """The text of the ``ModuleNotFoundError`` for ``module`` when ``package`` is not installed."""
-    return f'{module} needs the package {package}, which is not installed; install it with: pip install "gated[{extra}]"'
+    return (
+        f'{module} needs the package {package}, which is not installed; install it with: pip install "gated[{extra}]"'
+    )
 
 
 class Seen(NamedTuple):
@@ -97,6 +99,15 @@ _FUNCTION_LIST: Final = _one_of(tuple(ARRAY_PARAMETERS))
 def _type_name(value: object) -> str:
     kind = type(value)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _callable_name(fn: object) -> str:
+    """Module and name of a function; of anything without a name, its type."""
+    name = getattr(fn, "__qualname__", None)
+    if name is None:
+        return _type_name(fn)
+    module = getattr(fn, "__module__", None)
+    return name if module in (None, "builtins") else f"{module}.{name}"
 
 
 def is_number(value: object) -> bool:
@@ -128,9 +139,7 @@ def broadcasts_into(shape: Sequence[int], target: Sequence[int]) -> bool:
     """Whether an array of ``shape`` broadcasts to ``target`` without enlarging it."""
     if len(shape) > len(target):
         return False
-    return all(
-        size in (1, wanted) for size, wanted in zip(reversed(shape), reversed(target), strict=False)
-    )
+    return all(size in (1, wanted) for size, wanted in zip(reversed(shape), reversed(target), strict=False))
 
 
 def binding(caller: str, function: str, count: int, static: Mapping[str, object]) -> tuple[str, ...]:
@@ -257,7 +266,8 @@ class Checks:
             raise ValueError(f"{function}: x must have an axis to split in two, got a 0-d array")
         if not -rank <= position < rank:
             raise ValueError(
-                f"{function}: axis must be from {-rank} to {rank - 1} for x of shape {tuple(seen.shape)}, got {position}"
+                f"{function}: axis must be from {-rank} to {rank - 1} for x of shape {tuple(seen.shape)}, "
+                f"got {position}"
             )
         position %= rank
         size = seen.shape[position]
@@ -292,7 +302,8 @@ class Checks:
         _check_choice(function, "activation", activation, ACTIVATIONS)
         if tuple(seen_value.shape) != tuple(seen_gate.shape):
             raise ValueError(
-                f"{function}: value must have the shape of gate, {tuple(seen_gate.shape)}, got {tuple(seen_value.shape)}"
+                f"{function}: value must have the shape of gate, {tuple(seen_gate.shape)}, "
+                f"got {tuple(seen_value.shape)}"
             )
         self._beta_shape(function, beta_shape, seen_gate.shape)
         return seen_gate
@@ -302,13 +313,13 @@ class Checks:
         function: str,
         *,
         x: object,
-        W: object,  # noqa: N803 - the paper's letters
-        V: object,  # noqa: N803
+        W: object,
+        V: object,
         b: object,
         c: object,
         activation: object = "swish",
         beta: object = 1.0,
-        W2: object = None,  # noqa: N803
+        W2: object = None,
         b2: object = None,
     ) -> Seen:
         """``gated_linear`` and its like; with ``W2`` given, ``gated_ffn``."""
@@ -328,7 +339,9 @@ class Checks:
         expect("x", "(..., d_in)", len(shape) >= 1)
         d_in = shape[-1]
         w_shape = tuple(seen["W"].shape)
-        expect("W", f"(d_in, d_hidden) with d_in = {d_in}, the last axis of x", len(w_shape) == 2 and w_shape[0] == d_in)
+        expect(
+            "W", f"(d_in, d_hidden) with d_in = {d_in}, the last axis of x", len(w_shape) == 2 and w_shape[0] == d_in
+        )
         d_hidden = w_shape[1]
         expect("V", f"{w_shape}, that of W", tuple(seen["V"].shape) == w_shape)
         widths = {"b": ("d_hidden", d_hidden), "c": ("d_hidden", d_hidden)}
@@ -357,7 +370,7 @@ class Checks:
         try:
             return names[fn]
         except (KeyError, TypeError):
-            came = f"{fn.__module__}.{fn.__qualname__}" if hasattr(fn, "__qualname__") else _type_name(fn)
+            came = _callable_name(fn)
             raise TypeError(
                 f"{caller}: fn must be a function of this backend, one of {_FUNCTION_LIST}, got {came}"
             ) from None

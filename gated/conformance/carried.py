@@ -29,7 +29,7 @@ __all__ = ["projection_bounds"]
 
 Float64 = NDArray[np.float64]
 
-# sup |A''| over the line: 1 / (6 sqrt 3) for sigmoid, beta / 2 for swish, 2 phi(0) for gelu and (to 1e-6) its tanh form.
+# sup |A''|: 1 / (6 sqrt 3) for sigmoid, beta / 2 for swish, 2 phi(0) for gelu and (to 1e-6) its tanh form.
 _CURVATURE: Final = {"identity": 0.0, "sigmoid": 0.0963, "relu": 0.0, "gelu": 0.7979, "gelu_tanh": 0.7979, "swish": 0.5}
 # sup |d/dz z^2 s(z) s(-z)|: the slope of swish's beta-derivative in x is this over |beta|.
 _BETA_SLOPE: Final = 0.3025
@@ -95,7 +95,7 @@ class Rounding:
         return Carried(np.sum(a.value, axis=axis), np.sum(a.error, axis=axis) + own)
 
     def times(self, a: Carried, b: Carried, ulps: Float64 | float = 0.0) -> Carried:
-        """a * b elementwise, with the arithmetic of a contract bound of so many ulp (an ulp is at most 2 u relative)."""
+        """a * b elementwise, with the arithmetic of a contract bound of so many ulp (an ulp: 2 u at most)."""
         propagated = np.abs(a.value) * b.error + a.error * np.abs(b.value) + a.error * b.error
         own = (2 * self.store * ulps + self.store) * a.reach * b.reach + self.tiny
         return Carried(a.value * b.value, propagated + own)
@@ -130,7 +130,13 @@ def _activation(activation: str, gate: Carried, beta: Float64) -> dict[str, Carr
 
 
 def projection_bounds(
-    backend: str, dtype: str, arguments: dict[str, Float64 | None], cotangent: Float64, *, activation: str, beta: Float64
+    backend: str,
+    dtype: str,
+    arguments: dict[str, Float64 | None],
+    cotangent: Float64,
+    *,
+    activation: str,
+    beta: Float64,
 ) -> dict[str, Float64]:
     """The bound on the absolute error of the value (key ``"value"``) and of every cotangent of a projected form.
 
@@ -165,10 +171,17 @@ def _carry(
 
     def ulps(partial: str, *, gradient: bool) -> Float64:
         return elementwise_bound(
-            r.backend, r.dtype, activation=activation, partial=partial, gate=gate.value, beta=full_beta, gradient=gradient
+            r.backend,
+            r.dtype,
+            activation=activation,
+            partial=partial,
+            gate=gate.value,
+            beta=full_beta,
+            gradient=gradient,
         )
 
-    # An ulp of a derivative is taken at the largest term: at most |s| + |z s (1 - s)| <= 1.3, where the derivative itself may be 0.
+    # An ulp of a derivative is taken at the largest term: at most |s| + |z s (1 - s)| <= 1.3, where the derivative
+    # itself may be 0.
     def with_terms(partial: str) -> Carried:
         one = factor[partial]
         terms = 1.3 if partial == "x" and activation in ("swish", "gelu", "gelu_tanh") else 0.0

@@ -1,8 +1,8 @@
 """The built-in cases: calls of each public function, with the exact results that they are held against.
 
 A case is one call with arrays of one dtype, and for the value and every cotangent a :class:`Quantity`: the exact
-numbers, the scale of an ulp, and the bound of each element. What is exact comes from the oracle in float64, and from the
-reference evaluated in float64 for the narrower dtypes, whose ulp is at least 2^29 of its own.
+numbers, the scale of an ulp, and the bound of each element. What is exact comes from the oracle in float64, and from
+the reference evaluated in float64 for the narrower dtypes, whose ulp is at least 2^29 of its own.
 """
 
 from __future__ import annotations
@@ -144,7 +144,9 @@ def _unary_cases(function: str, form: Format, rng: np.random.Generator, size: in
     if function == "gelu":
         for approximate, activation in (("none", "gelu"), ("tanh", "gelu_tanh")):
             element = _Elements(form, activation, x, None, 1.0, rng)
-            yield element.case(function, activation, (x,), {"approximate": approximate}, {"value": "value", "x": "gate"})
+            yield element.case(
+                function, activation, (x,), {"approximate": approximate}, {"value": "value", "x": "gate"}
+            )
         return
     activation = "swish" if function == "silu" else function
     yield _Elements(form, activation, x, None, 1.0, rng).case(function, "", (x,), {}, {"value": "value", "x": "gate"})
@@ -200,7 +202,7 @@ def _pair_cases(activation: str, form: Format, rng: np.random.Generator, size: i
 
 
 class _Elements:
-    """cotangent * activation(min(gate, limit), beta) * (clip(value) + offset), and its derivatives, element by element."""
+    """cotangent * activation(min(gate, limit), beta) * (clip(value) + offset), and its derivatives."""
 
     def __init__(
         self,
@@ -240,7 +242,9 @@ class _Elements:
             self.reference_value, pullback = reference.vjp(
                 reference.gated_unit, self.gate, shifted, self.beta, activation=activation
             )
-            self.reference_gate, self.reference_half, self.reference_beta = pullback(self.cotangent.astype(np.float64))
+            gate_cotangent, half_cotangent, beta_cotangent = pullback(self.cotangent.astype(np.float64))
+        assert gate_cotangent is not None and half_cotangent is not None and beta_cotangent is not None
+        self.reference_gate, self.reference_half, self.reference_beta = gate_cotangent, half_cotangent, beta_cotangent
 
     def case(
         self,
@@ -265,7 +269,7 @@ class _Elements:
         return Case(function, label, primals, static, self.cotangent, tuple(quantities), self.inputs)
 
     def quantity(self, name: str, kind: str, unpack: Callable[[Array], Array] = lambda result: result) -> Quantity:
-        """The exact numbers of the value (``"value"``) or of the cotangent of the gate, the value (``"half"``) or beta."""
+        """The exact numbers of the value, or of the cotangent of the gate, the value (``"half"``) or beta."""
         c = self.cotangent.astype(np.float64)
         with np.errstate(all="ignore"):
             rough, partial, factors = {
@@ -315,8 +319,9 @@ class _Elements:
         if is_sum:
             # Times infinity, a sum that cancels to within its own bound has no sign to be held to.
             with np.errstate(all="ignore"):
-                terms = np.stack(activation_terms(FloatMath(), self.activation, partial, self.gate, self.beta))
-                lost = np.abs(terms.sum(axis=0)) < 32 * self.form.unit_roundoff * np.abs(terms).max(axis=0)
+                rough_terms = np.stack(activation_terms(FloatMath(), self.activation, partial, self.gate, self.beta))
+                least = 32 * self.form.unit_roundoff * np.abs(rough_terms).max(axis=0)
+                lost = np.abs(rough_terms.sum(axis=0)) < least
             judged &= ~(np.isinf(self.value) & lost)
         return Quantity(name, high, low, scale, bound, judged, unpack, zero_signs=not is_sum)
 
@@ -332,7 +337,7 @@ def _projected_cases(function: str, form: Format, rng: np.random.Generator) -> I
 
 def _projected_case(function: str, activation: str, form: Format, rng: np.random.Generator) -> Case:
     rows, d_in, d_hidden, d_out = 12, 24, 40, 16
-    shapes = {"x": (rows, d_in), "W": (d_in, d_hidden), "V": (d_in, d_hidden)}
+    shapes: dict[str, tuple[int, ...]] = {"x": (rows, d_in), "W": (d_in, d_hidden), "V": (d_in, d_hidden)}
     if function == "gated_ffn":
         shapes["W2"] = (d_hidden, d_out)
     shapes |= {"b": (d_hidden,), "c": (d_hidden,)}
@@ -374,6 +379,4 @@ def _projected_case(function: str, activation: str, form: Format, rng: np.random
     primals = tuple(arrays.values()) + ((beta,) if takes_beta else ())
     static = {} if function in ("glu_linear", "swiglu_linear") else {"activation": activation}
     names = ("value", *arrays, *(("beta",) if takes_beta else ()))
-    return Case(
-        function, activation, primals, static, cotangent, tuple(quantity(name) for name in names), {}
-    )
+    return Case(function, activation, primals, static, cotangent, tuple(quantity(name) for name in names), {})

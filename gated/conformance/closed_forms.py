@@ -1,12 +1,12 @@
 r"""The closed forms, term by term: what the error measure and the oracle need to know of each function.
 
-A value is a product, a derivative a sum of products. :func:`terms` gives the terms of that sum, whose largest is where an
-ulp of a derivative is taken (design: the error measure), and :func:`condition` what the contract's allowance
+A value is a product, a derivative a sum of products. :func:`activation_terms` gives the terms of that sum, whose
+largest is where an ulp of a derivative is taken, and :func:`activation_condition` what the accuracy contract's allowance
 ``4 cond ulp`` counts: how much a relative error in the argument t of the outer exponential or erfc moves the result,
 :math:`|t f'(t)|` over the largest term.
 
-The formulas are written once over an arithmetic ``m`` (:class:`FloatMath`, or balls in :mod:`gated.conformance.oracle`).
-They share no code with any backend.
+The formulas are written once over an arithmetic ``m`` (:class:`FloatMath`, or balls in
+:mod:`gated.conformance.oracle`). They share no code with any backend.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import scipy.special
 
-__all__ = ["SMOOTH_PARTIALS", "FloatMath", "Math", "activation_condition", "activation_terms"]
+__all__ = ["PARTIALS", "FloatMath", "Math", "activation_condition", "activation_terms"]
 
 
 class Math(Protocol):
@@ -67,15 +67,15 @@ class FloatMath:
         return 0.044715
 
 
+PARTIALS: Final = ("value", "x", "beta")
+
+
 def _tanh_argument(m: Math, x: Any) -> Any:
     return m.tanh_slope() * (x + m.tanh_cubic() * x * x * x)
 
 
 def _tanh_argument_slope(m: Math, x: Any) -> Any:
     return m.tanh_slope() * (1 + 3 * m.tanh_cubic() * x * x)
-
-
-SMOOTH_PARTIALS: Final = ("value", "x", "beta")
 
 
 def activation_terms(m: Math, activation: str, partial: str, x: Any, beta: Any) -> Sequence[Any]:

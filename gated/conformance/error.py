@@ -2,9 +2,9 @@ r"""The error measure: how far a computed number is from the exact one, in ulp.
 
 .. math:: \text{error} = |\text{computed} - \text{exact}| / \operatorname{ulp}(t)
 
-with ulp(t) the spacing of the dtype's numbers in t's binade, and in the subnormal range the smallest subnormal. t is the
-exact value; for a derivative or any sum with cancellation, the largest absolute term of its closed form. The exact value
-is a pair of float64 numbers, ``high + low``, so that fractions of an ulp of float64 can be told.
+with ulp(t) the spacing of the dtype's numbers in t's binade, and in the subnormal range the smallest subnormal. t is
+the exact value; for a derivative or any sum with cancellation, the largest absolute term of its closed form. The
+exact value is a pair of float64 numbers, ``high + low``, so that fractions of an ulp of float64 can be told.
 
 Class comes first: nan for nan, an infinity for the infinity of its sign, a zero for the zero of its sign. A mismatch of
 class is an error of infinity, never a number of ulp.
@@ -76,7 +76,8 @@ FORMATS: Final[dict[str, Format]] = {
 def ulp_exponent(t: Float64, form: Format) -> NDArray[np.int32]:
     """The exponent e of ulp(t) = 2^e."""
     _, exponent = np.frexp(t)
-    return np.maximum(exponent - 1, form.lowest) - np.int32(form.precision - 1)
+    least: NDArray[np.int32] = np.maximum(exponent - 1, form.lowest) - np.int32(form.precision - 1)
+    return least
 
 
 def error_in_ulp(
@@ -104,12 +105,13 @@ def error_in_ulp(
     Returns:
         The errors in ulp; inf where the class is wrong.
     """
-    got = np.asarray(computed).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling nan
+        got = np.asarray(computed).astype(np.float64)
     high = np.broadcast_to(np.asarray(high, np.float64), got.shape)
     at = np.abs(high) if scale is None else np.maximum(np.abs(scale), np.abs(high))
     with np.errstate(all="ignore"):
         exponent = ulp_exponent(np.where(np.isinf(at), form.largest, at), form)
-        # Just past the largest number stands 2^(highest + 1); an overflow is as wrong as the exact value is far from it.
+        # Just past the largest number stands 2^(highest + 1): an overflow is as wrong as the exact value is far off.
         end = np.ldexp(1.0, form.highest + 1 - exponent)
         computed_in_ulp = np.clip(np.ldexp(got, -exponent), -end, end)
         high_in_ulp = np.clip(np.ldexp(high, -exponent), -end, end)

@@ -1,4 +1,4 @@
-"""The inputs that an implementation is tried on: every binade, both signs, specials, thresholds, random bit patterns."""
+"""The inputs that an implementation is tried on: every binade and sign, specials, thresholds, random bits."""
 
 from __future__ import annotations
 

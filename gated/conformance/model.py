@@ -1,7 +1,7 @@
 """A real model's feed-forward blocks, read from a GGUF file and run forward and backward in every backend.
 
-GGUF stores ``ffn_gate`` and ``ffn_up`` as (d_hidden, d_in) and ``ffn_down`` as (d_out, d_hidden); transposed they are the
-W, V and W2 of :func:`gated.numpy_ref.gated_ffn`. Quantised weights are taken to float32 by the ``gguf`` package.
+GGUF stores ``ffn_gate`` and ``ffn_up`` as (d_hidden, d_in) and ``ffn_down`` as (d_out, d_hidden); transposed they are
+the W, V and W2 of :func:`gated.numpy_ref.gated_ffn`. Quantised weights are taken to float32 by the ``gguf`` package.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ class ModelFile:
         try:
             reader = gguf.GGUFReader(path)
         except Exception as error:  # the reader indexes past the end in many ways
-            raise ModelError(f"{path}: not a readable GGUF file, its header is damaged or cut short ({error})") from error
+            raise ModelError(
+                f"{path}: not a readable GGUF file, its header is damaged or cut short ({error})"
+            ) from error
         for tensor in reader.tensors:
             end = int(tensor.data_offset) + int(tensor.n_bytes)
             if end > size:
@@ -83,7 +85,9 @@ class ModelFile:
         self.activation = "gelu_tanh" if self.architecture in _GELU_FAMILIES else "swish"
         self.layers = sorted(self._tensors)
         if not self.layers:
-            raise ModelError(f"{path}: no gated feed-forward block: expected tensors blk.N.ffn_gate.weight, ffn_up, ffn_down")
+            raise ModelError(
+                f"{path}: no gated feed-forward block: expected tensors blk.N.ffn_gate.weight, ffn_up, ffn_down"
+            )
         for layer, parts in self._tensors.items():
             if missing := [f"ffn_{part}" for part in ("gate", "up", "down") if part not in parts]:
                 raise ModelError(f"{path}: layer {layer} has no gated feed-forward block: {', '.join(missing)} missing")
@@ -102,8 +106,8 @@ class ModelFile:
         gate, up, down = (self._weight(layer, part) for part in ("gate", "up", "down"))
         if gate.shape != up.shape or down.shape[1] != gate.shape[0]:
             raise ModelError(
-                f"{self.path}: layer {layer}: ffn_gate {gate.shape}, ffn_up {up.shape} and ffn_down {down.shape} do not fit: "
-                "expected (d_hidden, d_in) twice and (d_out, d_hidden)"
+                f"{self.path}: layer {layer}: ffn_gate {gate.shape}, ffn_up {up.shape} and ffn_down {down.shape} "
+                "do not fit: expected (d_hidden, d_in) twice and (d_out, d_hidden)"
             )
         return FeedForward(layer, gate.T, up.T, down.T)
 
@@ -166,7 +170,7 @@ def run_layers(model: ModelFile, adapters: Sequence[Adapter], *, seed: int = 0) 
                 wide,
                 cotangent.astype(np.float64),
                 activation=model.activation,
-                beta=np.float64(1.0),
+                beta=np.ones(()),
             )
             computed = {"value": value} | dict(zip(primals, cotangents, strict=True))
             share = {name: _share(computed[name], exact[name], bounds[name]) for name in computed}

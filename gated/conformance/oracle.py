@@ -25,7 +25,7 @@ _ARGUMENT: Final = 20000
 _RELATIVE_BITS: Final = 120
 
 
-class Undecided(ArithmeticError):
+class Undecided(ArithmeticError):  # noqa: N818 - it says what happened
     """No precision that was tried proves the result."""
 
 
@@ -61,9 +61,7 @@ def _bounded(t: flint.arb, limit: int) -> flint.arb:
     return t
 
 
-def exact_sums(
-    terms: Callable[..., Sequence[Any]], *inputs: Float64
-) -> tuple[Float64, Float64, Float64]:
+def exact_sums(terms: Callable[..., Sequence[Any]], *inputs: Float64) -> tuple[Float64, Float64, Float64]:
     """The sums of ``terms(*numbers)`` over arrays of finite float64 numbers.
 
     Returns:
@@ -74,7 +72,7 @@ def exact_sums(
     shape = arrays[0].shape
     columns = [array.ravel().tolist() for array in arrays]
     results = [_exact_sum(terms, numbers) for numbers in zip(*columns, strict=True)]
-    high, low, scale = (np.array(column, np.float64).reshape(shape) for column in (zip(*results) if results else ((), (), ())))
+    high, low, scale = np.array(results, np.float64).reshape(-1, 3).T.reshape(3, *shape)
     return high, low, scale
 
 
@@ -100,19 +98,19 @@ def _as_pair(ball: flint.arb) -> tuple[float, float]:
     middle = ball.mid()
     if abs(middle) > flint.arb(_LARGEST) * (1 + flint.arb(2) ** -48):
         return (np.inf if middle > 0 else -np.inf), 0.0
-    high = _to_float(middle)
+    high: float = _to_float(middle)
     return high, _to_float(middle - flint.arb(high))
 
 
 def _to_float(middle: flint.arb) -> float:
-    """The midpoint as a float64, at most one ulp off; the largest number past the end, a signed zero below the range."""
+    """The midpoint as a float64, at most an ulp off; the largest number past the end, a signed zero below all."""
     mantissa, exponent = middle.man_exp()
     bits, power = int(mantissa), int(exponent)
     excess = abs(bits).bit_length() - 64
     if excess > 0:
         bits, power = (bits >> excess if bits > 0 else -(-bits >> excess)), power + excess
     if power + abs(bits).bit_length() < -1080:
-        return np.copysign(0.0, bits)
+        return float(np.copysign(0.0, bits))
     if power + abs(bits).bit_length() > 1024:
         return float(np.copysign(_LARGEST, bits))
     return float(np.clip(np.ldexp(float(bits), power), -_LARGEST, _LARGEST))
@@ -186,7 +184,8 @@ def exact_projection(
 
 
 def _ball_matrix(a: Float64) -> flint.arb_mat:
-    return flint.arb_mat(*a.shape, [flint.arb(one) for one in a.ravel().tolist()])
+    rows, columns = a.shape
+    return flint.arb_mat(rows, columns, [flint.arb(one) for one in a.ravel().tolist()])
 
 
 def _add_row(a: flint.arb_mat, row: Float64 | None) -> flint.arb_mat:

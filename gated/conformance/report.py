@@ -46,7 +46,7 @@ def print_rows(console: Console, rows: Sequence[Row]) -> None:
         )
     console.print(table)
     console.print(
-        "Errors in ulp; the largest in proportion to its bound is shown. inf: nan, an infinity or a zero's sign is wrong.\n"
+        "Errors in ulp, the largest in proportion to its bound. inf: nan, an infinity or a zero's sign is wrong.\n"
         "float64 is held against ball arithmetic, the narrower dtypes against the reference in float64. "
         "Bounds marked ~ are the\nrounding bounds of matrix products at that element."
     )
@@ -87,7 +87,9 @@ def _failure(row: Row, one: Measurement) -> Text:
 def summary(rows: Sequence[Row], skipped: dict[str, str]) -> str:
     """One line of counts, and a line for each backend that was skipped."""
     counts = {verdict: sum(row.verdict == verdict for row in rows) for verdict in (WITHIN, NOT_MET, ERROR)}
-    lines = [f"{len(rows)} rows: {counts[WITHIN]} within the contract, {counts[NOT_MET]} not met, {counts[ERROR]} errors."]
+    lines = [
+        f"{len(rows)} rows: {counts[WITHIN]} within the contract, {counts[NOT_MET]} not met, {counts[ERROR]} errors."
+    ]
     lines += [f"skipped: {name}: {reason}" for name, reason in skipped.items()]
     return "\n".join(lines)
 

@@ -113,7 +113,7 @@ def run(
                     row.inputs += case.size
                     try:
                         measure(adapter, case, dtype, row)
-                    except Exception as error:  # noqa: BLE001 - whatever an implementation raises is its row's finding
+                    except Exception as error:  # whatever an implementation raises is its row's finding
                         row.failure = f"{case.label or 'value'}: {type(error).__name__}: {error}".splitlines()[0]
                 yield row
 

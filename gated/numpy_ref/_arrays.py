@@ -61,7 +61,7 @@ def rounded(x: Float64, dtype: np.dtype[Any]) -> Array:
     if dtype == ml_dtypes.bfloat16:
         # The cast goes through float32, and two roundings to nearest are not one. Rounding the first to odd (Boldo and
         # Melquiond, "Emulation of FMA and correctly rounded sums", 2008) makes the second right.
-        x = _float32_to_odd(x)
+        return _float32_to_odd(x).astype(dtype)
     return x.astype(dtype)
 
 
@@ -70,8 +70,8 @@ def _float32_to_odd(x: Float64) -> NDArray[np.float32]:
     beyond = np.abs(nearest.astype(np.float64)) > np.abs(x)
     truncated = np.where(beyond, np.nextafter(nearest, np.float32(0)), nearest)
     inexact = (truncated.astype(np.float64) != x) & np.isfinite(x)
-    bits = truncated.view(np.uint32) | inexact.astype(np.uint32)
-    return bits.view(np.float32)
+    odd: NDArray[np.float32] = (truncated.view(np.uint32) | inexact.astype(np.uint32)).view(np.float32)
+    return odd
 
 
 def elementwise(kernel: Kernel, *inputs: object, like: Array, out: Array | None = None) -> Array:
@@ -97,7 +97,9 @@ def summed(kernel: Kernel, *inputs: object, over: tuple[int, ...], shape: tuple[
     collapsed = tuple(axis for axis, size in enumerate(total.shape) if size == 1)
     with np.errstate(all="ignore"):
         for index in blocks(over):
-            terms = np.broadcast_to(kernel(*(to_float64(view[index]) for view in views)).to_float64(), views[0][index].shape)
+            terms = np.broadcast_to(
+                kernel(*(to_float64(view[index]) for view in views)).to_float64(), views[0][index].shape
+            )
             kept = tuple(slice(None) if axis in collapsed else one for axis, one in enumerate(index))
             total[kept] += np.sum(terms, axis=collapsed, keepdims=True)
     return total.reshape(shape)

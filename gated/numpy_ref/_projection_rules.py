@@ -48,7 +48,8 @@ class Projection:
         dbeta = _BetaSum(np.shape(self.beta), gate_shape)
         w, v = to_float64(self.W), to_float64(self.V)
         w2 = None if self.W2 is None else to_float64(self.W2)
-        dw2, db2 = np.zeros(np.shape(self.W2)), np.zeros(cotangent.shape[-1])
+        dw2 = np.zeros(() if w2 is None else w2.shape)
+        db2 = np.zeros(cotangent.shape[-1])
         x_rows, dy_rows, dx_rows = by_rows(self.x), by_rows(cotangent), by_rows(dx)
         with np.errstate(all="ignore"):
             for rows, gate, value, beta in projected_rows(self.x, self.W, self.V, self.b, self.c, self.beta):
@@ -88,7 +89,9 @@ class Projection:
             for rows, gate, value, beta in projected_rows(self.x, self.W, self.V, self.b, self.c, self.beta):
                 x = to_float64(x_rows[rows])
 
-                def moved_product(weight: Float64, dweight: str, dbias: str, x: Float64 = x, rows: slice = rows) -> Float64:
+                def moved_product(
+                    weight: Float64, dweight: str, dbias: str, x: Float64 = x, rows: slice = rows
+                ) -> Float64:
                     total = np.zeros((len(x), weight.shape[1])) + moved.get(dbias, zero)
                     if dx_rows is not None:
                         total += dx_rows[rows] @ weight
@@ -126,4 +129,5 @@ class _BetaSum:
         terms = self._terms
         padded = (1,) * (terms.ndim - len(self._shape)) + self._shape[max(0, len(self._shape) - terms.ndim) :]
         summed = tuple(axis for axis, size in enumerate(padded) if size == 1)
-        return terms.sum(axis=summed, keepdims=True).reshape(self._shape)
+        total: Float64 = terms.sum(axis=summed, keepdims=True)
+        return total.reshape(self._shape)

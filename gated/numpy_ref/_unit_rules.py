@@ -1,7 +1,7 @@
 """The derivatives of the elementwise functions: activations and gated units, by the product rule.
 
-A :class:`Rule` is a function with its partial derivatives. Pulled back, a partial is multiplied by the cotangent; pushed
-forward, by its tangent, and the terms are added.
+A :class:`Rule` is a function with its partial derivatives. Pulled back, a partial is multiplied by the cotangent;
+pushed forward, by its tangent, and the terms are added.
 """
 
 from __future__ import annotations
@@ -102,4 +102,3 @@ def clamped_rule(gate: Array, value: Array, *, alpha: float, limit: float, offse
         return swish_formula(g, np.full_like(g, alpha)) * wide(inside)
 
     return Rule({"gate": gate, "value": value}, {"gate": in_gate, "value": in_value}, like=gate)
-

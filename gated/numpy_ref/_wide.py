@@ -5,8 +5,8 @@ product is often an ordinary number where a partial product is not. :class:`Wide
 that the formulas of this package can be written as they stand in the papers, in any order, and are rounded to the range
 of a dtype once, at the end.
 
-:class:`Pair` is the argument of an exponential as an unevaluated sum ``high + low``: exp turns the rounding error of its
-argument, half an ulp of t, into t half-ulps of its result, so products like beta * x keep their low part.
+:class:`Pair` is the argument of an exponential as an unevaluated sum ``high + low``: exp turns the rounding error of
+its argument, half an ulp of t, into t half-ulps of its result, so products like beta * x keep their low part.
 """
 
 from __future__ import annotations

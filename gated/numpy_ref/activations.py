@@ -146,8 +146,8 @@ def gaussian(x: Float64) -> Wide:
 
 
 # 2 sqrt(2 / pi) and 0.044715, each as the float64 nearest to it and the rest.
-SLOPE = Pair(np.float64(1.5957691216057308), np.float64(-9.96930880911092e-17))
-CUBIC = Pair(np.float64(0.044715), np.float64(2.1960211427085595e-18))
+SLOPE = Pair(np.array(1.5957691216057308), np.array(-9.96930880911092e-17))
+CUBIC = Pair(np.array(0.044715), np.array(2.1960211427085595e-18))
 # Beyond this, e^(-w) times any float64 numbers is 0, and x^3 is far from overflow.
 SATURATED = 64.0
 

@@ -36,13 +36,13 @@ def vjp(
 
     Args:
         fn: a public function of this backend.
-        primals: the arguments to differentiate in, in the order of the signature (``beta`` last, also where a plain call
-            takes it by keyword): arrays, a Python number for ``beta``, None for an absent bias.
+        primals: the arguments to differentiate in, in the order of the signature (``beta`` last, also where a plain
+            call takes it by keyword): arrays, a Python number for ``beta``, None for an absent bias.
         static: the other arguments, by keyword; arrays among them are constants.
 
     Returns:
-        The value, and a pullback that takes an array of the value's shape and dtype and gives one cotangent a primal, of
-        its shape and dtype: for a number, a 0-d array of the arrays' dtype; for None, None.
+        The value, and a pullback that takes an array of the value's shape and dtype and gives one cotangent a primal,
+        of its shape and dtype: for a number, a 0-d array of the arrays' dtype; for None, None.
 
     Raises:
         TypeError: ``fn`` is no function of this backend, there are too many primals, or an argument is given twice.
@@ -111,10 +111,11 @@ def _pull(name: str, arguments: dict[str, Any], cotangent: Array, wanted: Sequen
     x = arguments["x"]
     for each in wanted:
         if each == "x":
-            cotangents["x"] = np.empty(x.shape, x.dtype)
-            gate, value = _halves(cotangents["x"], arguments)
+            packed: Array = np.empty(x.shape, x.dtype)
+            gate, value = _halves(packed, arguments)
             rule.pull("gate", cotangent, out=gate)
             rule.pull("value", cotangent, out=value)
+            cotangents["x"] = packed
         else:
             cotangents[each] = rule.pull(each, cotangent)
     return cotangents

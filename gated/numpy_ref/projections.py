@@ -1,8 +1,8 @@
 """The projected forms: x @ W + b gates x @ V + c, and the feed-forward block around it.
 
-The letters are those of Shazeer, "GLU Variants Improve Transformer", arXiv:2002.05202. Products are taken in float64 over
-blocks of rows of x, and only the result is rounded to the arrays' dtype: beside the result, a call holds the weights and
-one block of rows in float64.
+The letters are those of Shazeer, "GLU Variants Improve Transformer", arXiv:2002.05202. Products are taken in float64
+over blocks of rows of x, and only the result is rounded to the arrays' dtype: beside the result, a call holds the
+weights and one block of rows in float64.
 """
 
 from __future__ import annotations
@@ -142,9 +142,7 @@ def gated_ffn(
         TypeError: an argument is no array of an allowed dtype, or dtypes differ.
         ValueError: the shapes do not fit, ``activation`` is unknown, or ``beta`` does not broadcast to the gate.
     """
-    checks.projected(
-        "gated_ffn", x=x, W=W, V=V, W2=W2, b=b, c=c, b2=b2, activation=activation, beta=beta
-    )
+    checks.projected("gated_ffn", x=x, W=W, V=V, W2=W2, b=b, c=c, b2=b2, activation=activation, beta=beta)
     out = np.empty((*x.shape[:-1], W2.shape[1]), x.dtype)
     w2, bias2 = to_float64(W2), bias(b2)
     with np.errstate(all="ignore"):
@@ -185,7 +183,7 @@ def row_blocks(count: int, width: int) -> Iterator[slice]:
 
 def bias(offset: Array | None) -> Float64:
     """A bias in float64; -0.0, which adds nothing to any number, where there is none."""
-    return np.float64(-0.0) if offset is None else to_float64(offset)
+    return np.array(-0.0) if offset is None else to_float64(offset)
 
 
 def by_rows(a: Array) -> Array:

@@ -43,8 +43,8 @@ def _unit(activation: str, gate: Array, value: Array, beta: float | Array = 1.0)
 def glu(x: Array, *, axis: int = -1, layout: str = "gate_last") -> Array:
     r"""The gated linear unit: :math:`\sigma(\text{gate}) \cdot \text{value}`.
 
-    Source: Dauphin et al., "Language Modeling with Gated Convolutional Networks", arXiv:1612.08083, equation 1; Shazeer,
-    arXiv:2002.05202, equation 4.
+    Source: Dauphin et al., "Language Modeling with Gated Convolutional Networks", arXiv:1612.08083, equation 1;
+    Shazeer, arXiv:2002.05202, equation 4.
 
     Args:
         x: float16, bfloat16, float32 or float64, of even size 2n along ``axis``.
@@ -74,7 +74,8 @@ def bilinear(x: Array, *, axis: int = -1, layout: str = "gate_last") -> Array:
         x: float16, bfloat16, float32 or float64, of even size 2n along ``axis``.
         axis: the axis to split.
         layout: where the gate is along ``axis``: ``"gate_last"``, ``"gate_first"`` or ``"interleaved"``; see
-            :func:`glu`. The product is symmetric, so here alone the order of the halves does not change the result.
+            :func:`glu`. A wrong layout is silent. The product is symmetric, so here ``"gate_first"`` and
+            ``"gate_last"`` give the same; halves read as interleaved, or the reverse, do not.
 
     Returns:
         An array of the dtype of ``x`` and of its shape, with n in place of 2n.
@@ -186,14 +187,12 @@ def clamped_swiglu(
         An array of the dtype of ``x`` and of its shape, with n in place of 2n.
 
     Raises:
-        TypeError: ``x`` is no array of an allowed dtype, ``alpha``, ``limit`` or ``offset`` no Python number, or ``axis``
-            no int.
+        TypeError: ``x`` is no array of an allowed dtype, ``alpha``, ``limit`` or ``offset`` no Python number, or
+            ``axis`` no int.
         ValueError: ``alpha`` or ``offset`` is not finite, ``limit`` is negative or nan, ``x`` is 0-d or odd along
             ``axis``, ``axis`` is out of range, or ``layout`` is unknown.
     """
-    axis = checks.clamped(
-        "clamped_swiglu", x, alpha=alpha, limit=limit, offset=offset, axis=axis, layout=layout
-    )
+    axis = checks.clamped("clamped_swiglu", x, alpha=alpha, limit=limit, offset=offset, axis=axis, layout=layout)
     gate, value = split(x, axis, layout)
 
     def formula(gate: Float64, value: Float64) -> Wide:
