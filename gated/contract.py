@@ -26,6 +26,11 @@ __all__ = [
     "Checks",
     "Seen",
     "binding",
+    "check_choice",
+    "check_features",
+    "check_module",
+    "check_number",
+    "is_number",
     "missing_framework",
 ]
 
@@ -107,7 +112,7 @@ def _callable_name(fn: object) -> str:
     if name is None:
         return _type_name(fn)
     module = getattr(fn, "__module__", None)
-    return name if module in (None, "builtins") else f"{module}.{name}"
+    return name if module is None else f"{module}.{name}"
 
 
 def is_number(value: object) -> bool:
@@ -115,13 +120,14 @@ def is_number(value: object) -> bool:
     return type(value) is float or type(value) is int
 
 
-def _check_choice(function: str, name: str, value: object, choices: Sequence[str]) -> None:
+def check_choice(function: str, name: str, value: object, choices: Sequence[str]) -> None:
+    """Refuses a ``value`` that is none of the ``choices``."""
     if not isinstance(value, str) or value not in choices:
         quoted = _one_of([f'"{choice}"' for choice in choices])
         raise ValueError(f"{function}: {name} must be {quoted}, got {value!r}")
 
 
-def _check_number(function: str, name: str, value: object) -> float:
+def check_number(function: str, name: str, value: object) -> float:
     """``value`` as a float, or the error of a parameter that takes only Python numbers."""
     if not is_number(value):
         raise TypeError(f"{function}: {name} must be a Python number, got {_type_name(value)}")
@@ -133,6 +139,45 @@ def _as_float(function: str, name: str, value: object) -> float:
         return float(value)  # type: ignore[arg-type]
     except OverflowError:
         raise ValueError(f"{function}: {name} must fit in a float, got an integer of more than 1024 bits") from None
+
+
+# Modules: what they check at construction and at the call
+
+_RECOMPUTE: Final = ("product", "all")
+
+
+def check_module(
+    module: str,
+    *,
+    beta: object = 1.0,
+    learn_beta: bool = False,
+    activation: object = "swish",
+    layout: object = "gate_last",
+    recompute: object = "product",
+) -> None:
+    """The arguments of a module's constructor that are no sizes.
+
+    Raises:
+        TypeError: beta is no Python number.
+        ValueError: the activation, the layout or ``recompute`` is unknown, or beta is to be learned for an activation
+            that has none.
+    """
+    check_choice(module, "activation", activation, ACTIVATIONS)
+    check_choice(module, "layout", layout, LAYOUTS)
+    check_number(module, "beta", beta)
+    if learn_beta and activation != "swish":
+        raise ValueError(f'{module}: learn_beta=True needs activation "swish", got {activation!r}')
+    check_choice(module, "recompute", recompute, _RECOMPUTE)
+
+
+def check_features(module: str, shape: Sequence[int], in_features: int) -> None:
+    """The last axis of a module's input has the size that the module was made for.
+
+    Raises:
+        ValueError: it has not, or there is no axis.
+    """
+    if len(shape) == 0 or shape[-1] != in_features:
+        raise ValueError(f"{module}: x must have shape (..., {in_features}), got {tuple(shape)}")
 
 
 def broadcasts_into(shape: Sequence[int], target: Sequence[int]) -> bool:
@@ -230,7 +275,7 @@ class Checks:
     def gelu(self, function: str, x: object, approximate: object) -> Seen:
         """``gelu(x, approximate=...)``."""
         seen = self.array(function, "x", x)
-        _check_choice(function, "approximate", approximate, APPROXIMATIONS)
+        check_choice(function, "approximate", approximate, APPROXIMATIONS)
         return seen
 
     def swish(self, function: str, x: object, beta: object) -> Seen:
@@ -259,8 +304,8 @@ class Checks:
             position = operator.index(axis)  # type: ignore[arg-type]
         except TypeError:
             raise TypeError(f"{function}: axis must be an int, got {_type_name(axis)}") from None
-        _check_choice(function, "approximate", approximate, APPROXIMATIONS)
-        _check_choice(function, "layout", layout, LAYOUTS)
+        check_choice(function, "approximate", approximate, APPROXIMATIONS)
+        check_choice(function, "layout", layout, LAYOUTS)
         rank = len(seen.shape)
         if rank == 0:
             raise ValueError(f"{function}: x must have an axis to split in two, got a 0-d array")
@@ -285,7 +330,7 @@ class Checks:
         """``clamped_swiglu``: its three parameters are Python numbers. Returns the axis as a non-negative int."""
         self.array(function, "x", x)
         numbers = {
-            name: _check_number(function, name, value)
+            name: check_number(function, name, value)
             for name, value in (("alpha", alpha), ("limit", limit), ("offset", offset))
         }
         for name in ("alpha", "offset"):
@@ -299,7 +344,7 @@ class Checks:
         """``gated_unit``: a gate and a value of equal shape, no broadcasting."""
         seen_gate, seen_value = self.arrays(function, gate=gate, value=value)
         beta_shape = self._beta_kind(function, beta, "gate", seen_gate)
-        _check_choice(function, "activation", activation, ACTIVATIONS)
+        check_choice(function, "activation", activation, ACTIVATIONS)
         if tuple(seen_value.shape) != tuple(seen_gate.shape):
             raise ValueError(
                 f"{function}: value must have the shape of gate, {tuple(seen_gate.shape)}, "
@@ -329,7 +374,7 @@ class Checks:
         given |= {name: bias for name, bias in (("b", b), ("c", c), ("b2", b2)) if bias is not None}
         seen = dict(zip(given, self.arrays(function, **given), strict=True))
         beta_shape = self._beta_kind(function, beta, "x", seen["x"])
-        _check_choice(function, "activation", activation, ACTIVATIONS)
+        check_choice(function, "activation", activation, ACTIVATIONS)
 
         def expect(name: str, meaning: str, fits: bool) -> None:
             if not fits:

@@ -1,12 +1,11 @@
-"""Makes the tables of ``gated/jax_impl/_normal_tail.py``: ``python tools/erfcx_coefficients.py`` prints them.
+"""Makes the tables of gated/jax_impl/_normal_tail.py: ``python tools/erfcx_coefficients.py`` prints them.
 
 The function is the scaled tail of the normal distribution, R(x) = exp(x^2 / 2) Phi(-x) = erfcx(x / sqrt 2) / 2, for
 0 <= x <= x_max. It falls like 1 / (x sqrt(2 pi)), so (1 + x) R(x) stays between 0.39 and 0.5, and in
 u = (x - k) / (x + k), which maps [0, x_max] into [-1, 1), it is close to a polynomial. Taken in x, not in
 x / sqrt 2, nothing is rounded before the polynomial.
 
-The polynomial interpolates at Chebyshev nodes, in 80 digits; its coefficients are then written in powers of
-u - centre, and its error is measured between the nodes. Pure mpmath.
+The polynomial in u interpolates at Chebyshev nodes, in 80 digits; its error is measured between the nodes.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import mpmath as mp
 TABLES = (
     # dtype, x_max, k, degree: exp(-x_max^2 / 2) is below every product of three numbers of the dtype.
     ("float32", 32, 3, 12),
-    ("float64", 80, 5, 23),
+    ("float64", 80, 5, 24),
 )
 
 
@@ -50,17 +49,20 @@ def largest_relative_error(coefficients: list[mp.mpf], x_max: int, k: int, point
 
 
 def main() -> None:
+    """Prints the tables as they stand in the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--digits", type=int, default=80, help="working precision")
     mp.mp.dps = parser.parse_args().digits
+    print("_TABLES = {")
     for dtype, x_max, k, degree in TABLES:
         coefficients = interpolant(x_max, k, degree)
         error = largest_relative_error(coefficients, x_max, k)
-        print(f"# {dtype}: x_max = {x_max}, k = {k}, relative error 2^{mp.nstr(mp.log(error, 2), 3)}")
-        print("(")
+        print(f"    # Relative error 2^{mp.nstr(mp.log(error, 2), 3)}.")
+        print(f'    "{dtype}": _Table(\n        {x_max}.0,\n        {k}.0,\n        (')
         for coefficient in coefficients:
-            print(f"    {float(coefficient)!r},")
-        print(")")
+            print(f"            {float(coefficient)!r},")
+        print("        ),\n    ),")
+    print("}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 r"""The closed forms, term by term: what the error measure and the oracle need to know of each function.
 
 A value is a product, a derivative a sum of products. :func:`activation_terms` gives the terms of that sum, whose
-largest is where an ulp of a derivative is taken, and :func:`activation_condition` what the accuracy contract's allowance
+largest is where an ulp of a derivative is taken, and :func:`activation_condition` what the contract's allowance
 ``4 cond ulp`` counts: how much a relative error in the argument t of the outer exponential or erfc moves the result,
 :math:`|t f'(t)|` over the largest term.
 

@@ -1,0 +1,88 @@
+"""Where the public functions meet the rule: cast up, broadcast, apply, round once.
+
+``jax.checkpoint`` makes the inputs the only residuals, in the dtype in which they came.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from gated.jax_impl._arrays import Array, compiled, compute_dtype
+from gated.jax_impl._rule import clip, gated, rectified, upper_bounded
+
+__all__ = ["activation_of", "clamped", "packed_unit", "split_packed", "unit"]
+
+
+@compiled(0)
+def activation_of(activation: str, x: Array, beta: Array | None = None) -> Array:
+    """activation(x), in the dtype of ``x``."""
+
+    @jax.checkpoint
+    def formula(x: Array, beta: Array | None) -> Array:
+        wide = x.astype(compute_dtype(x))
+        y = rectified(wide) if activation == "relu" else gated(activation, wide, _like(beta, wide), None)
+        return y.astype(x.dtype)
+
+    result: Array = formula(x, beta)
+    return result
+
+
+@compiled(0)
+def unit(activation: str, gate: Array, value: Array, beta: Array | None = None) -> Array:
+    """activation(gate) * value, in the dtype of ``gate``."""
+    result: Array = jax.checkpoint(functools.partial(_unit, activation))(gate, value, beta)
+    return result
+
+
+@compiled(0, 1, 2)
+def packed_unit(activation: str, axis: int, layout: str, x: Array, beta: Array | None = None) -> Array:
+    """activation(gate) * value of the halves of ``x``, in the dtype of ``x``."""
+
+    @jax.checkpoint
+    def formula(x: Array, beta: Array | None) -> Array:
+        return _unit(activation, *split_packed(x, axis, layout), beta)
+
+    result: Array = formula(x, beta)
+    return result
+
+
+@compiled(0, 1, 2, 3)
+def clamped(axis: int, layout: str, limit: float, offset: float, x: Array, alpha: Array | None) -> Array:
+    """(g * sigmoid(alpha * g)) * (v + offset), with g = min(gate, limit) and v = clip(value, -limit, limit)."""
+
+    @jax.checkpoint
+    def formula(x: Array, alpha: Array | None) -> Array:
+        gate, value = split_packed(x.astype(compute_dtype(x)), axis, layout)
+        g, v = upper_bounded(gate, limit), clip(value, limit)
+        # Adding 0 would flush a subnormal v where the runtime flushes.
+        v = v + offset if offset else v
+        return gated("swish", g, _like(alpha, g), v).astype(x.dtype)
+
+    result: Array = formula(x, alpha)
+    return result
+
+
+def split_packed(x: Array, axis: int, layout: str) -> tuple[Array, Array]:
+    """The gate and the value."""
+    n = x.shape[axis] // 2
+    if layout == "interleaved":
+        pairs = x.reshape(*x.shape[:axis], n, 2, *x.shape[axis + 1 :])
+        gate, value = (jnp.squeeze(half, axis + 1) for half in lax.split(pairs, (1, 1), axis + 1))
+        return gate, value
+    first, last = lax.split(x, (n, n), axis)
+    return (first, last) if layout == "gate_first" else (last, first)
+
+
+def _unit(activation: str, gate: Array, value: Array, beta: Array | None) -> Array:
+    g = gate.astype(compute_dtype(gate))
+    v = value.astype(g.dtype)
+    return gated(activation, g, _like(beta, g) if activation == "swish" else None, v).astype(gate.dtype)
+
+
+def _like(beta: Array | None, x: Array) -> Array | None:
+    """``beta`` with the dtype and the shape of ``x``. Cast first: its cotangent is summed before it is rounded."""
+    return None if beta is None else jnp.broadcast_to(beta.astype(x.dtype), x.shape)

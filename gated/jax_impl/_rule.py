@@ -1,0 +1,148 @@
+"""The differentiation rule of all activations and units.
+
+A unit is value * f(gate, beta). Its partial derivatives are value * f_pq(gate, beta), f_pq the closed forms of
+``_partials``, and f_pq itself: one family, closed under differentiation, so one rule gives every order in both modes.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+
+from gated.jax_impl._arrays import Array, compiled
+from gated.jax_impl._partials import is_positive, partial, rectify
+from gated.jax_impl._scaled import Scaled, join, largest_exponent, power_of_two, shifted, signed_bits, split, times
+
+__all__ = ["clip", "gated", "rectified", "upper_bounded"]
+
+
+class _Term(NamedTuple):
+    """f_pq: the activation, p times differentiated in the gate and q times in beta."""
+
+    activation: str
+    gate_order: int = 0
+    beta_order: int = 0
+
+
+def gated(activation: str, gate: Array, beta: Array | None, value: Array | None) -> Array:
+    """value * f(gate, beta).
+
+    Args:
+        activation: one of the contract's names.
+        gate: float32 or float64.
+        beta: like ``gate``, for swish; None stands for 1.
+        value: like ``gate``; None stands for 1.
+    """
+    return _term(_Term(activation), gate, beta, value, None)
+
+
+@compiled(0)  # traced once, wherever a rule needs it
+def _scaled(term: _Term, gate: Array, beta: Array | None, value: Array | None) -> Scaled:
+    """value * f_pq(gate, beta). The mantissa of a first derivative is between 2^-3 and 2^5."""
+    result = partial(*term, gate, beta)
+    return result if value is None else times(result, split(value))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _term(term: _Term, gate: Array, beta: Array | None, value: Array | None, shift: Array | None) -> Array:
+    """value * f_pq(gate, beta) * 2^-shift; None stands for 0."""
+    result = _scaled(term, gate, beta, value)
+    return join(result) if shift is None else shifted(result, shift)
+
+
+@functools.partial(_term.defjvp, symbolic_zeros=True)
+def _term_jvp(term: _Term, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
+    gate, beta, value, shift = primals
+    d_gate, d_beta, d_value, _ = tangents
+    activation, p, q = term
+    out = _term(term, gate, beta, value, shift)
+    tangent = None
+    for direction, partial_term, factor in (
+        (d_gate, _Term(activation, p + 1, q), value),
+        (d_beta, _Term(activation, p, q + 1), value),
+        (d_value, term, None),
+    ):
+        if direction is None or isinstance(direction, SymbolicZero):
+            continue
+        along = _along(direction, partial_term, gate, beta, factor, shift)
+        tangent = along if tangent is None else tangent + along
+    return out, jnp.zeros_like(out) if tangent is None else tangent
+
+
+def _along(
+    direction: Array, term: _Term, gate: Array, beta: Array | None, value: Array | None, shift: Array | None
+) -> Array:
+    """direction * (value * f_pq * 2^-shift), linear in the direction.
+
+    The coefficient may be no float where the product is one. So it comes as c 2^s 2^s': c holds the mantissa and an
+    exponent of a few bits, and the three go in the same direction, so that no partial product, in either order, leaves
+    the range unless the product does. A coefficient too small for any product to be a float still has a c that is not
+    0, and makes an infinity of an infinite direction.
+    """
+    mantissa, exponent = _scaled(term, *jax.tree.map(lax.stop_gradient, (gate, beta, value)))
+    if shift is not None:
+        exponent = exponent - shift
+    # c >= 1 where s > 0 and c <= 1 where s < 0, for mantissas from 2^-3 to 2^5. A zero and an infinity need no scale,
+    # and one could make 0 * inf of them in the transpose.
+    excess = jnp.where(exponent > 0, jnp.maximum(exponent - 3, 0), jnp.minimum(exponent + 5, 0))
+    excess = jnp.where(jnp.isfinite(mantissa) & (mantissa != 0), excess, 0)
+    largest = largest_exponent(mantissa.dtype)
+    s = jnp.clip(excess, -largest, largest)
+    s_rest = jnp.clip(excess - s, -largest, largest)
+    moved = s + s_rest
+    coefficient = _term(term, gate, beta, value, moved if shift is None else moved + shift)
+    return direction * coefficient * power_of_two(s, mantissa.dtype) * power_of_two(s_rest, mantissa.dtype)
+
+
+# Piecewise linear functions of one array: a mask is their derivative.
+
+
+@jax.custom_jvp
+def rectified(x: Array) -> Array:
+    """max(x, 0), with derivative 0 at 0."""
+    return rectify(x)
+
+
+@rectified.defjvp
+def _rectified_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (dx,) = primals, tangents
+    return rectified(x), dx * _mask(is_positive(x), x)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def upper_bounded(x: Array, limit: float) -> Array:
+    """min(x, limit), with derivative 1 at the limit."""
+    return jnp.where(_above(x, limit), limit, x)
+
+
+@upper_bounded.defjvp
+def _upper_bounded_jvp(limit: float, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (dx,) = primals, tangents
+    return upper_bounded(x, limit), dx * _mask(~_above(x, limit), x)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def clip(x: Array, limit: float) -> Array:
+    """x between -limit and limit, with derivative 1 at both."""
+    return jnp.where(_above(x, limit), limit, jnp.where(_above(-x, limit), -limit, x))
+
+
+@clip.defjvp
+def _clip_jvp(limit: float, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (dx,) = primals, tangents
+    return clip(x, limit), dx * _mask(~_above(x, limit) & ~_above(-x, limit), x)
+
+
+def _above(x: Array, limit: float) -> Array:
+    """Whether x > limit, limit >= 0, also where the runtime compares a subnormal x as 0."""
+    return (signed_bits(x) > signed_bits(jnp.full_like(x, limit))) & ~jnp.isnan(x)
+
+
+def _mask(inside: Array, x: Array) -> Array:
+    """1 inside, 0 outside, nan at nan: piecewise constant."""
+    return jnp.where(jnp.isnan(x), lax.stop_gradient(x), inside.astype(x.dtype))

@@ -1,0 +1,245 @@
+"""Flax Linen modules: Swish, GLU, SwiGLU, GatedLinear, GatedFFN.
+
+The projections are ``nn.Dense`` submodules with the names of a Llama checkpoint (gate_proj, up_proj, down_proj). The
+modules take the same arguments as those of :mod:`gated.jax_impl.nnx`; a learnt beta is the parameter ``beta``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+from jax.nn.initializers import zeros
+from jax.typing import DTypeLike
+
+from gated.contract import check_features, check_module, missing_framework
+
+try:
+    import flax.linen as nn
+except ModuleNotFoundError as error:
+    if error.name != "flax":
+        raise
+    raise ModuleNotFoundError(missing_framework("gated.jax_impl.linen", "flax", "jax"), name="flax") from error
+
+from gated.jax_impl._arrays import Array, Beta
+from gated.jax_impl._modules import Initializer, lecun_normal, like
+from gated.jax_impl.activations import swish
+from gated.jax_impl.units import gated_unit, glu, swiglu
+
+__all__ = ["GLU", "GatedFFN", "GatedLinear", "SwiGLU", "Swish"]
+
+
+def _used(module: nn.Module, x: Array) -> Beta:
+    """beta of ``module`` for a call on ``x``: the parameter, or the number."""
+    if not module.learn_beta:
+        return float(module.beta)
+    learnt: Array = module.param("beta", lambda _: jnp.asarray(module.beta, module.param_dtype))
+    return like(learnt, x)
+
+
+class Swish(nn.Module):
+    r"""Swish, :math:`x \, \sigma(\beta x)`, of any shape.
+
+    Source: Ramachandran, Zoph and Le, arXiv:1710.05941.
+
+    Attributes:
+        beta: a Python number.
+        learn_beta: whether ``beta`` is a scalar parameter, with that number as its initial value.
+        param_dtype: the dtype of that parameter; a call uses it in the dtype of ``x``.
+    """
+
+    beta: float = 1.0
+    _: dataclasses.KW_ONLY
+    learn_beta: bool = False
+    param_dtype: DTypeLike = jnp.float32
+
+    def __post_init__(self) -> None:
+        check_module("Swish", beta=self.beta)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """swish(x), of the shape and dtype of ``x``."""
+        return swish(x, _used(self, x))
+
+
+class GLU(nn.Module):
+    r"""The gated linear unit, :math:`\sigma(\text{gate}) \cdot \text{value}`, on one packed array.
+
+    Source: Dauphin et al., arXiv:1612.08083, equation 1; Shazeer, arXiv:2002.05202, equation 4.
+
+    Attributes:
+        axis: the axis to split; its size 2n becomes n.
+        layout: ``"gate_last"``, ``"gate_first"`` or ``"interleaved"``; see :func:`gated.jax_impl.glu`. A wrong layout
+            is silent: the result has the right shape and the wrong numbers.
+    """
+
+    _: dataclasses.KW_ONLY
+    axis: int = -1
+    layout: str = "gate_last"
+
+    def __post_init__(self) -> None:
+        check_module("GLU", layout=self.layout)
+        super().__post_init__()
+
+    def __call__(self, x: Array) -> Array:
+        """glu(x)."""
+        return glu(x, axis=self.axis, layout=self.layout)
+
+
+class SwiGLU(nn.Module):
+    r"""SwiGLU, :math:`\operatorname{swish}_\beta(\text{gate}) \cdot \text{value}`, on one packed array.
+
+    Source: Shazeer, arXiv:2002.05202, equation 5.
+
+    Attributes:
+        beta: a Python number.
+        learn_beta: whether ``beta`` is a scalar parameter, with that number as its initial value.
+        axis: the axis to split; its size 2n becomes n.
+        layout: ``"gate_last"``, ``"gate_first"`` or ``"interleaved"``; see :func:`gated.jax_impl.glu`. A wrong layout
+            is silent: the result has the right shape and the wrong numbers.
+        param_dtype: the dtype of a learnt ``beta``; a call uses it in the dtype of ``x``.
+    """
+
+    beta: float = 1.0
+    _: dataclasses.KW_ONLY
+    learn_beta: bool = False
+    axis: int = -1
+    layout: str = "gate_last"
+    param_dtype: DTypeLike = jnp.float32
+
+    def __post_init__(self) -> None:
+        check_module("SwiGLU", beta=self.beta, layout=self.layout)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """swiglu(x)."""
+        return swiglu(x, _used(self, x), axis=self.axis, layout=self.layout)
+
+
+class GatedLinear(nn.Module):
+    r"""A gated unit with its projections: :math:`\operatorname{activation}(xW + b) \cdot (xV + c)`.
+
+    From (..., in_features) to (..., out_features). Submodules: ``gate_proj`` with W and b, ``up_proj`` with V and c,
+    kernels (in_features, out_features).
+
+    Source: Shazeer, arXiv:2002.05202, equations 4 and 5.
+
+    Attributes:
+        in_features: the size of the last axis of x.
+        out_features: the size of the last axis of the result.
+        activation: ``"identity"``, ``"sigmoid"``, ``"relu"``, ``"gelu"``, ``"gelu_tanh"`` or ``"swish"``.
+        beta: of swish: a Python number.
+        learn_beta: whether ``beta`` is a scalar parameter, with that number as its initial value.
+        bias: whether the projections have biases.
+        dtype: of the computation; None takes what x and the parameters promote to.
+        param_dtype: of the parameters.
+        kernel_init: makes the kernels.
+        bias_init: makes the biases.
+    """
+
+    in_features: int
+    out_features: int
+    _: dataclasses.KW_ONLY
+    activation: str = "swish"
+    beta: float = 1.0
+    learn_beta: bool = False
+    bias: bool = False
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
+    kernel_init: Initializer = lecun_normal
+    bias_init: Initializer = zeros
+
+    def __post_init__(self) -> None:
+        check_module("GatedLinear", activation=self.activation, beta=self.beta, learn_beta=self.learn_beta)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """(..., in_features) -> (..., out_features)."""
+        check_features("GatedLinear", x.shape, self.in_features)
+        gate = _dense(self, self.out_features, "gate_proj")(x)
+        value = _dense(self, self.out_features, "up_proj")(x)
+        return gated_unit(gate, value, activation=self.activation, beta=_used(self, gate))
+
+
+class GatedFFN(nn.Module):
+    r"""The feed-forward block: :math:`\bigl(\operatorname{activation}(xW + b) \cdot (xV + c)\bigr) W_2 + b_2`.
+
+    From (..., in_features) to (..., out_features). Submodules: ``gate_proj`` with W and b, ``up_proj`` with V and c,
+    kernels (in_features, hidden_features); ``down_proj`` with W2 and b2, kernel (hidden_features, out_features).
+
+    Source: Shazeer, arXiv:2002.05202, equation 6.
+
+    Attributes:
+        in_features: the size of the last axis of x.
+        hidden_features: the size of the gate and the value.
+        out_features: the size of the last axis of the result; None means ``in_features``.
+        activation: ``"identity"``, ``"sigmoid"``, ``"relu"``, ``"gelu"``, ``"gelu_tanh"`` or ``"swish"``.
+        beta: of swish: a Python number.
+        learn_beta: whether ``beta`` is a scalar parameter, with that number as its initial value.
+        bias: whether the projections have biases.
+        recompute: ``"product"`` keeps the gate and the value for the backward pass and computes their product again;
+            ``"all"`` keeps nothing of hidden size.
+        dtype: of the computation; None takes what x and the parameters promote to.
+        param_dtype: of the parameters.
+        kernel_init: makes the kernels.
+        bias_init: makes the biases.
+    """
+
+    in_features: int
+    hidden_features: int
+    out_features: int | None = None
+    _: dataclasses.KW_ONLY
+    activation: str = "swish"
+    beta: float = 1.0
+    learn_beta: bool = False
+    bias: bool = False
+    recompute: str = "product"
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
+    kernel_init: Initializer = lecun_normal
+    bias_init: Initializer = zeros
+
+    def __post_init__(self) -> None:
+        check_module(
+            "GatedFFN",
+            activation=self.activation,
+            beta=self.beta,
+            learn_beta=self.learn_beta,
+            recompute=self.recompute,
+        )
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """(..., in_features) -> (..., out_features)."""
+        check_features("GatedFFN", x.shape, self.in_features)
+        block = nn.remat(GatedFFN._block) if self.recompute == "all" else GatedFFN._block
+        result: Array = block(self, x)
+        return result
+
+    def _block(self, x: Array) -> Array:
+        gate = _dense(self, self.hidden_features, "gate_proj")(x)
+        value = _dense(self, self.hidden_features, "up_proj")(x)
+        beta = _used(self, gate)
+        return nn.remat(GatedFFN._down)(self, gate, value, beta)
+
+    def _down(self, gate: Array, value: Array, beta: Beta) -> Array:
+        size = self.in_features if self.out_features is None else self.out_features
+        product = gated_unit(gate, value, activation=self.activation, beta=beta)
+        return _dense(self, size, "down_proj")(product)
+
+
+def _dense(parent: GatedLinear | GatedFFN, features: int, name: str) -> nn.Dense:
+    """A projection of ``parent``, in whose compact call it is made."""
+    return nn.Dense(
+        features,
+        use_bias=parent.bias,
+        dtype=parent.dtype,
+        param_dtype=parent.param_dtype,
+        kernel_init=parent.kernel_init,
+        bias_init=parent.bias_init,
+        name=name,
+    )

@@ -1,0 +1,260 @@
+"""Flax NNX modules: Swish, GLU, SwiGLU, GatedLinear, GatedFFN.
+
+The projections are ``nnx.Linear`` children with the names of a Llama checkpoint (gate_proj, up_proj, down_proj), called
+as modules: LoRA, quantised layers and sharding annotations go where they go in any NNX model.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax.nn.initializers import zeros
+from jax.typing import DTypeLike
+
+from gated.contract import check_features, check_module, missing_framework
+
+try:
+    from flax import nnx
+except ModuleNotFoundError as error:
+    if error.name != "flax":
+        raise
+    raise ModuleNotFoundError(missing_framework("gated.jax_impl.nnx", "flax", "jax"), name="flax") from error
+
+from gated.jax_impl._arrays import Array, Beta
+from gated.jax_impl._modules import Initializer, lecun_normal, like
+from gated.jax_impl.activations import swish
+from gated.jax_impl.units import gated_unit, glu, swiglu
+
+__all__ = ["GLU", "GatedFFN", "GatedLinear", "SwiGLU", "Swish"]
+
+
+def _beta(beta: float, learn_beta: bool, param_dtype: DTypeLike) -> nnx.Param[Array] | float:
+    return nnx.Param(jnp.asarray(beta, param_dtype)) if learn_beta else float(beta)
+
+
+def _used(beta: nnx.Param[Array] | float, x: Array) -> Beta:
+    """beta for a call on ``x``."""
+    return like(beta[...], x) if isinstance(beta, nnx.Variable) else beta
+
+
+class Swish(nnx.Module):
+    r"""Swish, :math:`x \, \sigma(\beta x)`, of any shape.
+
+    Source: Ramachandran, Zoph and Le, arXiv:1710.05941.
+
+    Args:
+        beta: a Python number.
+        learn_beta: whether ``beta`` is a scalar parameter, with that number as its initial value.
+        param_dtype: the dtype of that parameter; a call uses it in the dtype of ``x``.
+    """
+
+    def __init__(self, beta: float = 1.0, *, learn_beta: bool = False, param_dtype: DTypeLike = jnp.float32) -> None:
+        check_module("Swish", beta=beta)
+        self.beta = _beta(beta, learn_beta, param_dtype)
+
+    def __call__(self, x: Array) -> Array:
+        """swish(x), of the shape and dtype of ``x``."""
+        return swish(x, _used(self.beta, x))
+
+
+class GLU(nnx.Module):
+    r"""The gated linear unit, :math:`\sigma(\text{gate}) \cdot \text{value}`, on one packed array.
+
+    Source: Dauphin et al., arXiv:1612.08083, equation 1; Shazeer, arXiv:2002.05202, equation 4.
+
+    Args:
+        axis: the axis to split; its size 2n becomes n.
+        layout: ``"gate_last"``, ``"gate_first"`` or ``"interleaved"``; see :func:`gated.jax_impl.glu`. A wrong layout
+            is silent: the result has the right shape and the wrong numbers.
+    """
+
+    def __init__(self, *, axis: int = -1, layout: str = "gate_last") -> None:
+        check_module("GLU", layout=layout)
+        self.axis = axis
+        self.layout = layout
+
+    def __call__(self, x: Array) -> Array:
+        """glu(x)."""
+        return glu(x, axis=self.axis, layout=self.layout)
+
+
+class SwiGLU(nnx.Module):
+    r"""SwiGLU, :math:`\operatorname{swish}_\beta(\text{gate}) \cdot \text{value}`, on one packed array.
+
+    Source: Shazeer, arXiv:2002.05202, equation 5.
+
+    Args:
+        beta: a Python number.
+        learn_beta: whether ``beta`` is a scalar parameter, with that number as its initial value.
+        axis: the axis to split; its size 2n becomes n.
+        layout: ``"gate_last"``, ``"gate_first"`` or ``"interleaved"``; see :func:`gated.jax_impl.glu`. A wrong layout
+            is silent: the result has the right shape and the wrong numbers.
+        param_dtype: the dtype of a learnt ``beta``; a call uses it in the dtype of ``x``.
+    """
+
+    def __init__(
+        self,
+        beta: float = 1.0,
+        *,
+        learn_beta: bool = False,
+        axis: int = -1,
+        layout: str = "gate_last",
+        param_dtype: DTypeLike = jnp.float32,
+    ) -> None:
+        check_module("SwiGLU", beta=beta, layout=layout)
+        self.beta = _beta(beta, learn_beta, param_dtype)
+        self.axis = axis
+        self.layout = layout
+
+    def __call__(self, x: Array) -> Array:
+        """swiglu(x)."""
+        return swiglu(x, _used(self.beta, x), axis=self.axis, layout=self.layout)
+
+
+class GatedLinear(nnx.Module):
+    r"""A gated unit with its projections: :math:`\operatorname{activation}(xW + b) \cdot (xV + c)`.
+
+    From (..., in_features) to (..., out_features). Children: ``gate_proj`` with W and b, ``up_proj`` with V and c,
+    kernels (in_features, out_features).
+
+    Source: Shazeer, arXiv:2002.05202, equations 4 and 5.
+
+    Args:
+        in_features: the size of the last axis of x.
+        out_features: the size of the last axis of the result.
+        activation: ``"identity"``, ``"sigmoid"``, ``"relu"``, ``"gelu"``, ``"gelu_tanh"`` or ``"swish"``.
+        beta: of swish: a Python number.
+        learn_beta: whether ``beta`` is a scalar parameter, with that number as its initial value.
+        bias: whether the projections have biases.
+        dtype: of the computation; None takes what x and the parameters promote to.
+        param_dtype: of the parameters.
+        kernel_init: makes the kernels.
+        bias_init: makes the biases.
+        rngs: the random streams of the initialisation.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        activation: str = "swish",
+        beta: float = 1.0,
+        learn_beta: bool = False,
+        bias: bool = False,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        kernel_init: Initializer = lecun_normal,
+        bias_init: Initializer = zeros,
+        rngs: nnx.Rngs,
+    ) -> None:
+        check_module("GatedLinear", activation=activation, beta=beta, learn_beta=learn_beta)
+
+        def linear() -> nnx.Linear:
+            return nnx.Linear(
+                in_features,
+                out_features,
+                use_bias=bias,
+                dtype=dtype,
+                param_dtype=param_dtype,
+                kernel_init=kernel_init,
+                bias_init=bias_init,
+                rngs=rngs,
+            )
+
+        self.in_features = in_features
+        self.out_features = out_features
+        self.activation = activation
+        self.beta = _beta(beta, learn_beta, param_dtype)
+        self.gate_proj = linear()
+        self.up_proj = linear()
+
+    def __call__(self, x: Array) -> Array:
+        """(..., in_features) -> (..., out_features)."""
+        check_features("GatedLinear", x.shape, self.in_features)
+        gate, value = self.gate_proj(x), self.up_proj(x)
+        return gated_unit(gate, value, activation=self.activation, beta=_used(self.beta, gate))
+
+
+class GatedFFN(nnx.Module):
+    r"""The feed-forward block: :math:`\bigl(\operatorname{activation}(xW + b) \cdot (xV + c)\bigr) W_2 + b_2`.
+
+    From (..., in_features) to (..., out_features). Children: ``gate_proj`` with W and b, ``up_proj`` with V and c,
+    kernels (in_features, hidden_features); ``down_proj`` with W2 and b2, kernel (hidden_features, out_features).
+
+    Source: Shazeer, arXiv:2002.05202, equation 6.
+
+    Args:
+        in_features: the size of the last axis of x.
+        hidden_features: the size of the gate and the value.
+        out_features: the size of the last axis of the result; None means ``in_features``.
+        activation: ``"identity"``, ``"sigmoid"``, ``"relu"``, ``"gelu"``, ``"gelu_tanh"`` or ``"swish"``.
+        beta: of swish: a Python number.
+        learn_beta: whether ``beta`` is a scalar parameter, with that number as its initial value.
+        bias: whether the projections have biases.
+        recompute: ``"product"`` keeps the gate and the value for the backward pass and computes their product again;
+            ``"all"`` keeps nothing of hidden size.
+        dtype: of the computation; None takes what x and the parameters promote to.
+        param_dtype: of the parameters.
+        kernel_init: makes the kernels.
+        bias_init: makes the biases.
+        rngs: the random streams of the initialisation.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        out_features: int | None = None,
+        *,
+        activation: str = "swish",
+        beta: float = 1.0,
+        learn_beta: bool = False,
+        bias: bool = False,
+        recompute: str = "product",
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        kernel_init: Initializer = lecun_normal,
+        bias_init: Initializer = zeros,
+        rngs: nnx.Rngs,
+    ) -> None:
+        check_module("GatedFFN", activation=activation, beta=beta, learn_beta=learn_beta, recompute=recompute)
+
+        def linear(size_in: int, size_out: int) -> nnx.Linear:
+            return nnx.Linear(
+                size_in,
+                size_out,
+                use_bias=bias,
+                dtype=dtype,
+                param_dtype=param_dtype,
+                kernel_init=kernel_init,
+                bias_init=bias_init,
+                rngs=rngs,
+            )
+
+        self.in_features = in_features
+        self.hidden_features = hidden_features
+        self.out_features = in_features if out_features is None else out_features
+        self.activation = activation
+        self.recompute = recompute
+        self.beta = _beta(beta, learn_beta, param_dtype)
+        self.gate_proj = linear(in_features, hidden_features)
+        self.up_proj = linear(in_features, hidden_features)
+        self.down_proj = linear(hidden_features, self.out_features)
+
+    def __call__(self, x: Array) -> Array:
+        """(..., in_features) -> (..., out_features)."""
+        check_features("GatedFFN", x.shape, self.in_features)
+        if self.recompute == "all":
+            return nnx.remat(GatedFFN._block)(self, x)
+        return self._block(x)
+
+    def _block(self, x: Array) -> Array:
+        gate, value = self.gate_proj(x), self.up_proj(x)
+        activation = self.activation
+
+        @nnx.remat
+        def down(down_proj: nnx.Linear, gate: Array, value: Array, beta: Beta) -> Array:
+            return down_proj(gated_unit(gate, value, activation=activation, beta=beta))
+
+        beta = _used(self.beta, gate)
+        return down(self.down_proj, gate, value, beta)

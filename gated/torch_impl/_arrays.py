@@ -1,0 +1,59 @@
+"""What a PyTorch tensor is to the contract's checks, and the dtype a call computes in."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from gated import contract
+
+__all__ = ["Beta", "Factor", "WeakNumber", "checks", "compute_dtype", "factor", "number", "see"]
+
+
+class WeakNumber(NamedTuple):
+    """A Python number that is being differentiated: a 0-d tensor in the compute dtype, weak beside the arrays.
+
+    ``vjp`` and ``jvp`` hand it to the public functions in the place of the number, which must not be rounded to a
+    16-bit dtype on its way.
+    """
+
+    tensor: Tensor
+
+
+Beta: TypeAlias = float | Tensor
+"""What a caller gives as beta."""
+
+Factor: TypeAlias = float | Tensor | None
+"""What the formulas take as beta: a number that fits the compute dtype, a tensor, or None where there is no beta."""
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """float64 for float64, float32 for all others."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def see(value: object) -> contract.Seen | None:
+    """The dtype's name and the shape of a tensor; None for anything else."""
+    if isinstance(value, WeakNumber):
+        return contract.Seen(str(value.tensor.dtype).removeprefix("torch."), (), weak=True)
+    if isinstance(value, Tensor):
+        return contract.Seen(str(value.dtype).removeprefix("torch."), tuple(value.shape))
+    return None
+
+
+checks = contract.Checks(see)
+
+
+def number(value: float, dtype: torch.dtype) -> float:
+    """A Python number as the formulas take it beside arrays of ``dtype``: infinite above the compute dtype's range."""
+    value = float(value)
+    return value if abs(value) <= torch.finfo(compute_dtype(dtype)).max else value * float("inf")
+
+
+def factor(beta: Beta | WeakNumber, dtype: torch.dtype) -> float | Tensor:
+    """``beta``, checked before, as the formulas take it beside arrays of ``dtype``."""
+    if isinstance(beta, WeakNumber):
+        return beta.tensor
+    return beta if isinstance(beta, Tensor) else number(beta, dtype)

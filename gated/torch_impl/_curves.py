@@ -1,0 +1,239 @@
+"""The activations, their slopes and their beta-slopes as real numbers (:class:`Scaled`), one exponential each.
+
+The tensors are of the compute dtype. With z = beta x, E = e^-|z| and s = sigmoid(z):
+
+    s = 1 / (1 + E) for z >= 0,  E / (1 + E) for z < 0
+
+and no factor is rounded to the dtype's range before the product is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ._arrays import Factor
+from ._normal_tail import tail_ratio
+from ._scaled import FORMATS, Scaled, decay, power_of_two, select, sign_mask
+
+__all__ = ["CURVES", "GELU_TANH_CUBIC", "GELU_TANH_SCALE", "Curve", "argument"]
+
+GELU_TANH_SCALE: Final = 2 * math.sqrt(2 / math.pi)
+GELU_TANH_CUBIC: Final = GELU_TANH_SCALE * 0.044715
+_PHI_0: Final = 1 / math.sqrt(2 * math.pi)
+
+
+class Curve:
+    """An activation A(x; beta) at a point: its value and its derivatives in x and beta."""
+
+    linear = False
+    """Whether the second derivative is zero wherever it is defined."""
+
+    def __init__(self, x: Tensor, beta: Factor) -> None:
+        self.x = x
+
+    def value(self) -> Scaled:
+        raise NotImplementedError
+
+    def slope(self) -> Scaled:
+        raise NotImplementedError
+
+    def beta_slope(self) -> Scaled | None:
+        """None where the activation does not depend on beta."""
+        return None
+
+
+# Sigmoid and swish
+
+
+def argument(x: Tensor, beta: float | Tensor) -> Tensor:
+    """z = beta x, where a zero times an infinity is 0, and a product of finite numbers that overflows stays finite."""
+    largest = FORMATS[x.dtype].largest
+    if isinstance(beta, Tensor):
+        z = (beta * x).clamp(-largest, largest)
+        infinite = (x.isinf() & (beta != 0)) | (beta.isinf() & (x != 0))
+        z = torch.where(infinite & ~z.isnan(), torch.sign(beta) * torch.sign(x) * math.inf, z)
+        return torch.where((x == 0) & ~beta.isnan() | (beta == 0) & ~x.isnan(), torch.zeros_like(z), z)
+    if beta == 1:
+        return x
+    if beta == 0:
+        return x.clamp(0, 0)  # nan stays nan
+    if abs(beta) < 1:
+        return x * beta
+    if math.isinf(beta):
+        return torch.where(x == 0, x, x * beta)
+    rest = x - x.clamp(-largest, largest)  # infinite where x is
+    return (x * beta).clamp(-largest, largest) + math.copysign(1, beta) * rest
+
+
+class _Logistic(NamedTuple):
+    """sigmoid(z) with what its derivatives need."""
+
+    s: Scaled
+    complement: Tensor
+    """1 - s as a float, which may underflow."""
+    slope: Scaled
+    """s (1 - s)"""
+
+
+def _logistic(z: Tensor) -> _Logistic:
+    mantissa, exponent = decay(z.abs())
+    assert exponent is not None
+    # Below 2^-126 (2^-1022) E is lost beside 1.
+    e = mantissa * power_of_two(exponent.clamp_min(1 - FORMATS[z.dtype].bias), z.dtype)
+    d = 1.0 + e
+    negative = sign_mask(z)
+    return _Logistic(
+        s=Scaled(select(negative, mantissa) / d, exponent & negative),
+        complement=select(~negative, e) / d,
+        slope=Scaled(mantissa / (d * d), exponent),
+    )
+
+
+def _near(z: Tensor) -> Tensor:
+    """z cut to where e^-|z| is already negligible beside any factor: finite, so that its products are."""
+    farthest = FORMATS[z.dtype].farthest
+    return z.clamp(-farthest, farthest)
+
+
+def _finite_where_zero(x: Tensor, z: Tensor, beta: float | Tensor) -> Tensor:
+    """``x`` with a finite number of its sign where sigmoid(z) is zero: the limit of their product is a zero."""
+    largest = FORMATS[x.dtype].largest
+    if isinstance(beta, Tensor):
+        return torch.where(z == -math.inf, x.clamp(-largest, largest), x)
+    if beta > 0:
+        return x.clamp_min(-largest)
+    return x.clamp_max(largest) if beta < 0 else x
+
+
+class Sigmoid(Curve):
+    """s(x)"""
+
+    def __init__(self, x: Tensor, beta: Factor) -> None:
+        self.logistic = _logistic(x)
+
+    def value(self) -> Scaled:
+        return self.logistic.s
+
+    def slope(self) -> Scaled:
+        return self.logistic.slope
+
+
+class Swish(Curve):
+    """x s(beta x)"""
+
+    def __init__(self, x: Tensor, beta: Factor) -> None:
+        assert beta is not None
+        self.x, self.beta = x, beta
+        self.z = argument(x, beta)
+        self.logistic = _logistic(self.z)
+
+    def value(self) -> Scaled:
+        return self.logistic.s.times(_finite_where_zero(self.x, self.z, self.beta))
+
+    def slope(self) -> Scaled:
+        """s + z s (1 - s)"""
+        (s, exponent), complement, _ = self.logistic
+        return Scaled(s * (1.0 + _near(self.z) * complement), exponent)
+
+    def beta_slope(self) -> Scaled:
+        """x^2 s (1 - s)"""
+        x = torch.where(self.z.isinf(), torch.zeros_like(self.x), self.x)
+        return self.logistic.slope.times(x, x)
+
+
+# GELU
+
+
+class Gelu(Curve):
+    """x Phi(x), Phi the distribution function of the standard normal distribution"""
+
+    def __init__(self, x: Tensor, beta: Factor) -> None:
+        form = FORMATS[x.dtype]
+        self.x = x
+        magnitude = x.abs()
+        # Beyond this, e^(-y^2 / 2) is negligible beside any factor; infinity alone makes it a zero.
+        y = magnitude.clamp_max(math.sqrt(2 * form.farthest))
+        infinite = magnitude - magnitude.clamp_max(form.largest)
+        # y^2 without an error: `high` has half of y's bits, so that its square has none to round.
+        dropped = (form.fraction + 2) // 2
+        high = ((y.view(form.integer) >> dropped) << dropped).view(y.dtype)
+        mantissa, exponent = decay(0.5 * high * high + infinite, low=0.5 * (y - high) * (y + high))
+        assert exponent is not None
+        e = mantissa * power_of_two(exponent.clamp_min(1 - form.bias), x.dtype)
+        ratio = tail_ratio(y)
+        negative = sign_mask(x)
+        self.cdf = Scaled(select(negative, mantissa * ratio, 1.0 - e * ratio), exponent & negative)
+        self.x_density = _PHI_0 * y * select(negative, -mantissa, e)
+        """x phi(x) with the exponent of ``cdf``."""
+
+    def value(self) -> Scaled:
+        return self.cdf.times(self.x.clamp_min(-FORMATS[self.x.dtype].largest))
+
+    def slope(self) -> Scaled:
+        """Phi(x) + x phi(x)"""
+        return Scaled(self.cdf.mantissa + self.x_density, self.cdf.exponent)
+
+
+class GeluTanh(Curve):
+    """x s(w), w = 2 sqrt(2 / pi) (x + 0.044715 x^3), which is x (1 + tanh(w / 2)) / 2"""
+
+    def __init__(self, x: Tensor, beta: Factor) -> None:
+        form = FORMATS[x.dtype]
+        self.x = x
+        # Far beyond where e^-|w| is negligible beside any factor, and the cube in range.
+        near = x.clamp(-math.sqrt(form.farthest), math.sqrt(form.farthest))
+        square = near * near
+        infinite = x - x.clamp(-form.largest, form.largest)
+        self.logistic = _logistic(near * (square * GELU_TANH_CUBIC + GELU_TANH_SCALE) + infinite)
+        self.x_w_slope = near * (square * (3 * GELU_TANH_CUBIC) + GELU_TANH_SCALE)
+        """x w'(x)"""
+
+    def value(self) -> Scaled:
+        return self.logistic.s.times(self.x.clamp_min(-FORMATS[self.x.dtype].largest))
+
+    def slope(self) -> Scaled:
+        """s + x w' s (1 - s)"""
+        (s, exponent), complement, _ = self.logistic
+        return Scaled(s * (1.0 + self.x_w_slope * complement), exponent)
+
+
+# Piecewise linear
+
+
+class Identity(Curve):
+    """x"""
+
+    linear = True
+
+    def value(self) -> Scaled:
+        return Scaled(self.x)
+
+    def slope(self) -> Scaled:
+        return Scaled(torch.ones_like(self.x))
+
+
+class Relu(Curve):
+    """max(x, 0), whose slope at 0 is taken as 0"""
+
+    linear = True
+
+    def value(self) -> Scaled:
+        return Scaled(torch.where(self.x < 0, torch.zeros_like(self.x), self.x))
+
+    def slope(self) -> Scaled:
+        return Scaled(torch.where(self.x.isnan(), self.x, (self.x > 0).to(self.x.dtype)))
+
+
+CURVES: Final[Mapping[str, type[Curve]]] = {
+    "identity": Identity,
+    "sigmoid": Sigmoid,
+    "relu": Relu,
+    "gelu": Gelu,
+    "gelu_tanh": GeluTanh,
+    "swish": Swish,
+}

@@ -1,0 +1,105 @@
+"""Plain tensor code as one differentiable operation, for use inside a ``jvp`` rule.
+
+Forward AD is switched off while a ``jvp`` rule runs: an outer forward level sees the Functions that the rule calls,
+and none of its plain operations; their tangents would be silently zero (pytorch#197867). :func:`plain` makes plain
+code a Function, whose derivatives are plain code again: ``torch.func`` applied to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+__all__ = ["TypedFunction", "plain"]
+
+_Code: TypeAlias = Callable[..., tuple[Tensor, ...]]
+
+
+class TypedFunction(Function):
+    """An autograd Function whose ``apply`` a type checker accepts."""
+
+    if TYPE_CHECKING:
+
+        @classmethod
+        def apply(cls, *operands: Any) -> Any: ...
+
+
+def _some(code: _Code, tensors: Sequence[Tensor], moving: Sequence[int]) -> _Code:
+    """``code`` as a function of its arguments at the places ``moving``, the others being constant."""
+
+    def of_some(*moved: Tensor) -> tuple[Tensor, ...]:
+        arguments = list(tensors)
+        for place, one in zip(moving, moved, strict=True):
+            arguments[place] = one
+        return code(*arguments)
+
+    return of_some
+
+
+class _Plain(TypedFunction):
+    """code(*tensors)"""
+
+    @staticmethod
+    def forward(code: _Code, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return code(*tensors)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.set_materialize_grads(False)
+        ctx.code, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        code, kept = ctx.code, ctx.saved_tensors
+        moving = [place for place, needed in enumerate(ctx.needs_input_grad[1:]) if needed]
+        known = [place for place, cotangent in enumerate(cotangents) if cotangent is not None]
+
+        def pulled(*arguments: Tensor) -> tuple[Tensor, ...]:
+            tensors, given = arguments[: len(kept)], arguments[len(kept) :]
+            of_some = _some(lambda *all_: tuple(code(*all_)[place] for place in known), tensors, moving)
+            pull = torch.func.vjp(of_some, *(tensors[place] for place in moving))[1]
+            return tuple(pull(given))
+
+        results: list[Tensor | None] = [None] * len(kept)
+        if known and moving:
+            for place, one in zip(moving, _Plain.apply(pulled, *kept, *(cotangents[p] for p in known)), strict=True):
+                results[place] = one
+        return None, *results
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> tuple[Tensor, ...]:
+        code, kept = ctx.code, ctx.saved_tensors
+        moving = [place for place, tangent in enumerate(tangents) if tangent is not None]
+
+        def pushed(*arguments: Tensor) -> tuple[Tensor, ...]:
+            tensors, given = arguments[: len(kept)], arguments[len(kept) :]
+            of_some = _some(code, tensors, moving)
+            return tuple(torch.func.jvp(of_some, tuple(tensors[place] for place in moving), given)[1])
+
+        return tuple(_Plain.apply(pushed, *kept, *(tangents[place] for place in moving)))
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], code: _Code, *tensors: Tensor) -> tuple[tuple[Tensor, ...], Any]:
+        results = _Plain.apply(torch.vmap(code, in_dims=in_dims[1:]), *tensors)
+        return results, (0,) * len(results)
+
+
+def plain(code: Callable[..., Sequence[Tensor]], *operands: Any) -> tuple[Tensor, ...]:
+    """``code(*operands)`` as one operation, differentiable in the operands that are tensors."""
+    places = [place for place, operand in enumerate(operands) if isinstance(operand, Tensor)]
+    # What is no tensor is kept; a tensor must not be, since a closure would hide it from autograd.
+    template = [None if isinstance(operand, Tensor) else operand for operand in operands]
+
+    def of_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
+        arguments = list(template)
+        for place, tensor in zip(places, tensors, strict=True):
+            arguments[place] = tensor
+        return tuple(code(*arguments))
+
+    return tuple(_Plain.apply(of_tensors, *(operands[place] for place in places)))
