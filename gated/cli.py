@@ -9,7 +9,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,13 @@ from gated.contract import ARRAY_PARAMETERS, BACKENDS, DTYPES, missing_framework
 
 if TYPE_CHECKING:
     from gated.conformance.adapters import Adapter
+    from gated.conformance.runner import Row
 
 __all__ = ["main"]
 
 OK, NOT_WITHIN, USAGE = 0, 1, 2
+# Functions times dtypes from which on more processes than one pay.
+_MANY = 8
 
 
 class UsageError(Exception):
@@ -40,6 +43,13 @@ def _names(allowed: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
         return names
 
     return parse
+
+
+def _at_least_one(text: str) -> int:
+    """A number of processes, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,6 +81,12 @@ def _parser() -> argparse.ArgumentParser:
         help="where torch and jax compute: cpu, cuda, tpu, ... (default: each framework's own)",
     )
     validate.add_argument("--seed", type=int, default=0, metavar="N", help="of the random inputs (default: 0)")
+    validate.add_argument(
+        "--jobs",
+        type=_at_least_one,
+        metavar="N",
+        help="processes at once (default: up to 4, by the number of cores; 1 on a device)",
+    )
     validate.add_argument("--json", type=Path, metavar="FILE", help="also write every measurement to FILE")
     validate.add_argument(
         "--gguf", type=Path, metavar="FILE", help="instead: run the gated FFN of every layer of a GGUF model, float32"
@@ -123,18 +139,35 @@ def _validate_functions(options: argparse.Namespace) -> int:
     functions = options.functions or tuple(ARRAY_PARAMETERS)
     dtypes = options.dtypes or DTYPES
     _writable(options.json)
-    total = len(functions) * len(dtypes) * len(adapters)
+    names = [adapter.name for adapter in adapters]
     rows: list[runner.Row] = []
-    with _progress("validating", total) as advance:
-        for row in runner.run(adapters, functions, dtypes, seed=options.seed):
+    with _progress("validating", len(functions) * len(dtypes) * len(names)) as advance:
+        for row in _rows(options, adapters, functions, dtypes):
             rows.append(row)
             advance(f"{row.function} {row.dtype} {row.backend}")
+    rows.sort(key=lambda row: (functions.index(row.function), dtypes.index(row.dtype), names.index(row.backend)))
     console = _console()
     report.print_rows(console, rows)
     console.print(_versions_line(adapters))
     console.print(report.summary(rows, skipped))
     _write_json(options.json, report.as_json(rows, skipped, runner.versions(), seed=options.seed))
     return OK if runner.within(rows) else NOT_WITHIN
+
+
+def _rows(
+    options: argparse.Namespace, adapters: Sequence[Adapter], functions: Sequence[str], dtypes: Sequence[str]
+) -> Iterator[Row]:
+    """The rows, by several processes where that pays: processes take seconds to start."""
+    from gated.conformance import runner
+
+    jobs = options.jobs
+    if jobs is None:
+        on_cpu = options.device in (None, "cpu")
+        jobs = min(4, os.cpu_count() or 1) if on_cpu and len(functions) * len(dtypes) >= _MANY else 1
+    if jobs == 1:
+        return runner.run(adapters, functions, dtypes, seed=options.seed)
+    names = [adapter.name for adapter in adapters]
+    return runner.run_in_processes(names, functions, dtypes, jobs=jobs, device=options.device, seed=options.seed)
 
 
 def _validate_model(options: argparse.Namespace) -> int:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import importlib.metadata
+import multiprocessing
 import platform
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gated.conformance.adapters import Adapter
+from gated.conformance.adapters import Adapter, load
 from gated.conformance.cases import Case, Quantity, cases
 from gated.conformance.error import FORMATS
 from gated.contract import ARRAY_PARAMETERS
 
-__all__ = ["Measurement", "Row", "run", "versions", "within"]
+__all__ = ["Measurement", "Row", "run", "run_in_processes", "versions", "within"]
 
 WITHIN: Final = "within"
 NOT_MET: Final = "not met"
@@ -116,6 +119,47 @@ def run(
                     except Exception as error:  # whatever an implementation raises is its row's finding
                         row.failure = f"{case.label or 'value'}: {type(error).__name__}: {error}".splitlines()[0]
                 yield row
+
+
+def run_in_processes(
+    backends: Sequence[str],
+    functions: Sequence[str],
+    dtypes: Sequence[str],
+    *,
+    jobs: int,
+    device: str | None = None,
+    seed: int = 0,
+    size: int | None = None,
+) -> Iterator[Row]:
+    """The rows of :func:`run`, by ``jobs`` processes at once, in the order in which they are finished.
+
+    Args:
+        backends: the names of the adapters, which each process loads for itself.
+        device: given to all but NumPy; see :func:`gated.conformance.adapters.load`.
+    """
+    # The last functions have the most to compile: begun first, they do not leave one process to finish alone.
+    tasks = [(function, dtype) for function in reversed(functions) for dtype in dtypes]
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, spawn, _start_process, (tuple(backends), device)) as pool:
+        futures = {pool.submit(_rows, *task, seed, size): task for task in tasks}
+        for future in as_completed(futures):
+            try:
+                yield from future.result()
+            except BrokenProcessPool:
+                function, dtype = futures[future]
+                for backend in backends:
+                    yield Row(function, dtype, backend, failure="the process that measured it died")
+
+
+_loaded: list[Adapter] = []
+
+
+def _start_process(backends: Sequence[str], device: str | None) -> None:
+    _loaded.extend(load(name, None if name == "numpy" else device) for name in backends)
+
+
+def _rows(function: str, dtype: str, seed: int, size: int | None) -> list[Row]:
+    return list(run(_loaded, [function], [dtype], seed=seed, size=size))
 
 
 def measure(adapter: Adapter, case: Case, dtype: str, row: Row) -> None:
