@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import pty
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import numpy as np
@@ -245,3 +247,26 @@ def test_the_inputs_cover_every_binade_and_the_specials() -> None:
         assert {np.inf, -np.inf, 0.0, form.largest, -form.smallest_subnormal} <= set(x.tolist())
         assert np.signbit(x[x == 0]).any()
     assert next(cases("silu", "bfloat16")).size == 2**16
+
+
+def test_several_processes_measure_the_same() -> None:
+    work = (["relu", "swish"], ["bfloat16", "float64"])
+    alone = {(row.function, row.dtype): row for row in runner.run([adapters.load("numpy")], *work, size=500)}
+    together = list(runner.run_in_processes(["numpy"], *work, jobs=2, size=500))
+    assert len(together) == len(alone) == 4
+    for row in together:
+        assert row == alone[row.function, row.dtype]
+
+
+def test_a_process_that_dies_is_an_error_row() -> None:
+    def kill() -> None:
+        for child in multiprocessing.active_children():
+            child.kill()
+
+    timer = threading.Timer(1.0, kill)
+    timer.start()
+    rows = list(runner.run_in_processes(["numpy"], ["gated_unit"], ["float64", "float32"], jobs=1, size=10**6))
+    timer.join()
+    assert len(rows) == 2
+    assert {row.verdict for row in rows} == {"error"}
+    assert rows[0].failure == "the process that measured it died"
