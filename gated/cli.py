@@ -1,6 +1,7 @@
 """The command ``gated``.
 
-Exit status: 0, everything is within the contract; 1, something is not; 2, wrong usage or an input that cannot be read.
+Exit status: 0, everything is within the contract; 1, something is not; 2, wrong usage, or an input or output that
+cannot be read or written; 130, interrupted.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-OK, NOT_WITHIN, USAGE = 0, 1, 2
+OK, NOT_WITHIN, USAGE, INTERRUPTED = 0, 1, 2, 130
 # Functions times dtypes from which on more processes than one pay.
 _MANY = 8
 
@@ -45,11 +46,21 @@ def _names(allowed: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
     return parse
 
 
-def _at_least_one(text: str) -> int:
-    """A number of processes, for argparse."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
-    return int(text)
+def _at_least(least: int) -> Callable[[str], int]:
+    """A whole number, for argparse."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, got {text!r}")
+        return int(text)
+
+    return parse
+
+
+def _backend_names(text: str) -> tuple[str, ...]:
+    """Backends by name (numpy) or by package (numpy_ref), for argparse."""
+    short = [name.strip().removesuffix("_ref").removesuffix("_impl") for name in text.split(",")]
+    return _names(tuple(BACKENDS))(",".join(short))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -67,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     backends = tuple(BACKENDS)
     validate.add_argument(
-        "--backends", type=_names(backends), metavar="LIST", help=f"of {', '.join(backends)} (default: those installed)"
+        "--backends", type=_backend_names, metavar="LIST", help=f"of {', '.join(backends)} (default: those installed)"
     )
     validate.add_argument(
         "--functions", type=_names(tuple(ARRAY_PARAMETERS)), metavar="LIST", help="function names (default: all)"
@@ -80,10 +91,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="where torch and jax compute: cpu, cuda, tpu, ... (default: each framework's own)",
     )
-    validate.add_argument("--seed", type=int, default=0, metavar="N", help="of the random inputs (default: 0)")
+    validate.add_argument("--seed", type=_at_least(0), default=0, metavar="N", help="of the random inputs (default: 0)")
     validate.add_argument(
         "--jobs",
-        type=_at_least_one,
+        type=_at_least(1),
         metavar="N",
         help="processes at once (default: up to 4, by the number of cores; 1 on a device)",
     )
@@ -107,14 +118,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         status: int = options.run(options)
+        sys.stdout.flush()
     except (UsageError, ModuleNotFoundError) as error:
         print(f"gated {options.command}: {error}", file=sys.stderr)
         return USAGE
     except BrokenPipeError:
         # The reader (head, less) has closed: what it did not want to read is no error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence()
         return OK
+    except OSError as error:
+        _silence()
+        print(f"gated {options.command}: cannot write the output: {error.strerror or error}", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        print(f"gated {options.command}: interrupted", file=sys.stderr)
+        return INTERRUPTED
     return status
+
+
+def _silence() -> None:
+    """Gives up standard output, so that closing it at exit raises no second time."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _validate(options: argparse.Namespace) -> int:
@@ -201,6 +225,8 @@ def _adapters(options: argparse.Namespace) -> tuple[list[Adapter], dict[str, str
     """The adapters to run, and the backends that are skipped with the reason. One asked for by name must be there."""
     from gated.conformance.adapters import is_installed, load
 
+    if options.device and options.backends == ("numpy",):
+        raise UsageError("--device: numpy computes on the CPU only")
     chosen, skipped = [], {}
     for name in options.backends or BACKENDS:
         backend = BACKENDS[name]
@@ -266,8 +292,9 @@ def _writable(path: Path | None) -> None:
     """Refuses a file that cannot be written before the work is done, not after."""
     if path is None:
         return
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise UsageError(f"--json: {path} must be a file in a folder that exists")
+    folder = path.absolute().parent
+    if path.is_dir() or not folder.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
+        raise UsageError(f"--json: {path} must be a file that can be written, in a folder that exists")
 
 
 def _write_json(path: Path | None, content: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeGuard
 
 __all__ = [
     "ACTIVATIONS",
@@ -32,6 +32,7 @@ __all__ = [
     "check_number",
     "is_number",
     "missing_framework",
+    "number_fits",
 ]
 
 DTYPES: Final = ("float16", "bfloat16", "float32", "float64")
@@ -86,7 +87,10 @@ def missing_framework(module: str, package: str, extra: str) -> str:
 
 
 class Seen(NamedTuple):
-    """What a check sees of an array: its dtype's name, its shape, and whether the dtype gives way to the others'."""
+    """What a check sees of an array: its dtype's name, its shape, and whether the dtype gives way to the others'.
+
+    A weak integer counts as a Python number: JAX traces one so.
+    """
 
     dtype: str
     shape: tuple[int, ...]
@@ -115,7 +119,7 @@ def _callable_name(fn: object) -> str:
     return name if module is None else f"{module}.{name}"
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether ``value`` is a Python number, weak beside arrays. A bool is not; neither is a NumPy scalar."""
     return type(value) is float or type(value) is int
 
@@ -139,6 +143,34 @@ def _as_float(function: str, name: str, value: object) -> float:
         return float(value)  # type: ignore[arg-type]
     except OverflowError:
         raise ValueError(f"{function}: {name} must fit in a float, got an integer of more than 1024 bits") from None
+
+
+# The exponents of the compute dtypes' normal numbers: float64 for float64, float32 for the others.
+_EXPONENTS: Final = {"float64": (-1022, 1024)}
+_FLOAT32_EXPONENTS: Final = (-126, 128)
+
+
+def number_fits(value: float, dtype: str) -> bool:
+    """Whether a Python number keeps its value in the dtype that is computed in beside arrays of ``dtype``.
+
+    0, infinities and nan do; others must be of the magnitude of normal numbers.
+    """
+    try:
+        number = float(value)
+    except OverflowError:
+        return False
+    lowest, end = _EXPONENTS.get(dtype, _FLOAT32_EXPONENTS)
+    return number == 0 or not math.isfinite(number) or lowest <= math.frexp(number)[1] - 1 < end
+
+
+def _check_fits(function: str, name: str, value: object, dtype: str) -> None:
+    number = _as_float(function, name, value)
+    if not number_fits(number, dtype):
+        lowest, end = _EXPONENTS.get(dtype, _FLOAT32_EXPONENTS)
+        raise ValueError(
+            f"{function}: {name} must be 0 or of a magnitude from 2**{lowest} to 2**{end} beside {dtype}, "
+            f"got {number!r}"
+        )
 
 
 # Modules: what they check at construction and at the call
@@ -245,7 +277,7 @@ class Checks:
     def _beta_kind(self, function: str, beta: object, first: str, expected: Seen) -> tuple[int, ...]:
         """The shape of beta, a Python number or an array of the dtype of ``first``."""
         if is_number(beta):
-            _as_float(function, "beta", beta)
+            _check_fits(function, "beta", beta, expected.dtype)
             return ()
         seen = self._see(beta)
         if seen is None:
@@ -253,7 +285,7 @@ class Checks:
                 f"{function}: beta must be a Python number or an array of this backend with dtype {_DTYPE_LIST}, "
                 f"got {_type_name(beta)}"
             )
-        if seen.dtype not in DTYPES:
+        if seen.dtype not in DTYPES and not (seen.weak and seen.dtype.startswith("int")):
             raise TypeError(f"{function}: beta must have dtype {_DTYPE_LIST}, got {seen.dtype}")
         self._same_dtype(function, "beta", seen, first, expected)
         return seen.shape
@@ -328,7 +360,7 @@ class Checks:
         self, function: str, x: object, *, alpha: object, limit: object, offset: object, axis: object, layout: object
     ) -> int:
         """``clamped_swiglu``: its three parameters are Python numbers. Returns the axis as a non-negative int."""
-        self.array(function, "x", x)
+        seen = self.array(function, "x", x)
         numbers = {
             name: check_number(function, name, value)
             for name, value in (("alpha", alpha), ("limit", limit), ("offset", offset))
@@ -338,6 +370,8 @@ class Checks:
                 raise ValueError(f"{function}: {name} must be finite, got {numbers[name]!r}")
         if not numbers["limit"] >= 0:
             raise ValueError(f"{function}: limit must be at least 0, got {numbers['limit']!r}")
+        for name, value in numbers.items():
+            _check_fits(function, name, value, seen.dtype)
         return self.packed(function, x, axis=axis, layout=layout)
 
     def pair(self, function: str, gate: object, value: object, *, activation: object, beta: object) -> Seen:

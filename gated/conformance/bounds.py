@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gated.conformance.closed_forms import activation_condition
+from gated.conformance.error import FORMATS, ulp_exponent
 
-__all__ = ["ceiling", "elementwise_bound"]
+__all__ = ["ceiling", "elementwise_bound", "reduction_bound"]
 
 _REFERENCE: Final = {
     "float16": (0.51, 0.51),
@@ -73,3 +74,34 @@ def elementwise_bound(
         # Past 2^60 ulp a bound allows everything that is of the right class.
         bound += 4 * np.where(np.isfinite(condition), np.minimum(condition, 2.0**60), 0.0)
     return bound
+
+
+def reduction_bound(
+    backend: str,
+    dtype: str,
+    scale: NDArray[np.float64],
+    *,
+    activation: str,
+    gate: NDArray[np.float64],
+    beta: Any,
+    exact: float,
+) -> NDArray[np.float64]:
+    """The bound on the absolute error of the cotangent of a number beta: a sum over all elements.
+
+    Each term may be off by its own bound in the dtype that is computed in; the n additions, in any order, by n u times
+    the sum of the magnitudes; the rounding to a narrower dtype by half an ulp.
+
+    Args:
+        scale: the magnitudes of the terms.
+        exact: the sum.
+    """
+    narrow = FORMATS[dtype]
+    wide = FORMATS["float64" if backend == "numpy" or dtype == "float64" else "float32"]
+    ulps = elementwise_bound(
+        backend, wide.name, activation=activation, partial="beta", gate=gate, beta=beta, gradient=True
+    )
+    terms = np.ldexp(ulps, ulp_exponent(scale, wide))
+    absolute: NDArray[np.float64] = np.sum(terms) + scale.size * wide.unit_roundoff * np.sum(scale + terms)
+    if narrow == wide:
+        return absolute
+    return absolute + 0.5 * np.ldexp(1.0, ulp_exponent(np.abs(exact) + absolute, narrow))

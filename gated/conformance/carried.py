@@ -5,7 +5,8 @@ Every intermediate is a value with a bound on its absolute error; each operation
 :math:`\gamma_k = k u_a / (1 - k u_a)` for sums of k products accumulated with roundoff :math:`u_a` (float32 or wider,
 in any order):
 
-- a product of matrices: :math:`|A| E_B + E_A |B| + E_A E_B + (\gamma_{k+1} + u) (|A| + E_A)(|B| + E_B)`;
+- a product of matrices: :math:`|A| E_B + E_A |B| + E_A E_B + (\gamma_{k+1} + u) (|A| + E_A)(|B| + E_B)`, and
+  :math:`\gamma_{k+1} |b|` for a bias b, since the sums may begin from it;
 - an activation at a gate off by :math:`\delta`: :math:`|A'(g)| \delta + \sup|A''| \delta^2 / 2` (Taylor), plus the
   contract's own bound for its arithmetic;
 - each stored intermediate: u of its magnitude, and the smallest normal number where results may be flushed.
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 import gated.numpy_ref as reference
 from gated.conformance.bounds import elementwise_bound
-from gated.conformance.error import FORMATS
+from gated.conformance.error import FORMATS, Format
 
 __all__ = ["projection_bounds"]
 
@@ -70,28 +71,40 @@ class Rounding:
         """What a flushed result may lose."""
         return FORMATS[self.dtype].smallest_normal
 
+    @property
+    def sums(self) -> Format:
+        """The format that sums are accumulated in, at least."""
+        return FORMATS["float64" if self.dtype == "float64" else "float32"]
+
     def gamma(self, k: int) -> float:
-        u = FORMATS["float64" if self.dtype == "float64" else "float32"].unit_roundoff
+        u = self.sums.unit_roundoff
         return k * u / (1 - k * u)
 
-    def product(self, a: Carried, b: Carried) -> Carried:
-        """a @ b."""
+    def flushed(self, k: int) -> float:
+        """What a stored sum of k products may lose to flushing."""
+        return 2 * k * self.sums.smallest_normal + self.tiny
+
+    def product(self, a: Carried, b: Carried, start: Carried | None = None) -> Carried:
+        """a @ b + start; the sums may begin from ``start``, or it may be added to a stored product."""
         k = a.value.shape[-1]
         propagated = np.abs(a.value) @ b.error + a.error @ np.abs(b.value) + a.error @ b.error
-        own = (self.gamma(k + 1) + self.store) * (a.reach @ b.reach) + (k + 1) * self.tiny
-        return Carried(a.value @ b.value, propagated + own)
+        reach = a.reach @ b.reach
+        own = (self.gamma(k + 1) + self.store) * reach + self.flushed(k)
+        product = Carried(a.value @ b.value, propagated + own)
+        if start is None:
+            return product
+        begun = self.gamma(k + 1) * start.reach
+        return self.plus(product, Carried(start.value, start.error + begun))
 
-    def plus(self, a: Carried, b: Carried | None) -> Carried:
+    def plus(self, a: Carried, b: Carried) -> Carried:
         """a + b, rounded."""
-        if b is None:
-            return a
         error = a.error + b.error + self.store * (a.reach + b.reach) + self.tiny
         return Carried(a.value + b.value, error)
 
     def total(self, a: Carried, axis: int | tuple[int, ...]) -> Carried:
         """The sum along an axis."""
         k = a.value.size // max(1, np.sum(a.value, axis=axis).size)
-        own = (self.gamma(k) + self.store) * np.sum(a.reach, axis=axis) + (k + 1) * self.tiny
+        own = (self.gamma(k) + self.store) * np.sum(a.reach, axis=axis) + self.flushed(k)
         return Carried(np.sum(a.value, axis=axis), np.sum(a.error, axis=axis) + own)
 
     def times(self, a: Carried, b: Carried, ulps: Float64 | float = 0.0) -> Carried:
@@ -164,8 +177,8 @@ def _carry(
     """The value and the cotangents with their errors in the arithmetic ``r``."""
     given = {name: _exact(value) for name, value in arguments.items() if value is not None}
     x, w, v, dy = given["x"], given["W"], given["V"], _exact(cotangent)
-    gate = r.plus(r.product(x, w), given.get("b"))
-    value = r.plus(r.product(x, v), given.get("c"))
+    gate = r.product(x, w, given.get("b"))
+    value = r.product(x, v, given.get("c"))
     full_beta = np.broadcast_to(beta, gate.value.shape).astype(np.float64)
     factor = _activation(activation, gate, full_beta)
 
@@ -193,7 +206,7 @@ def _carry(
     dh = dy
     result = hidden
     if "W2" in given:
-        result = r.plus(r.product(hidden, given["W2"]), given.get("b2"))
+        result = r.product(hidden, given["W2"], given.get("b2"))
         dh = r.product(dy, given["W2"].T)
         bounds["W2"] = r.product(hidden.T, dy)
         bounds["b2"] = r.total(dy, 0)

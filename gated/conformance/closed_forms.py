@@ -119,7 +119,7 @@ def activation_condition(activation: str, partial: str, x: Any, beta: Any) -> An
     m = FloatMath()
     match activation, partial:
         case "swish", "value":
-            z = beta * x
+            z = np.clip(beta * x, -m.bound, m.bound)
             return np.where(beta == 1, 0.0, np.abs(z) * m.sigmoid(-z))
         case "swish", ("x" | "beta"):
             z = np.clip(beta * x, -m.bound, m.bound)

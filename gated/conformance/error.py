@@ -6,8 +6,9 @@ with ulp(t) the spacing of the dtype's numbers in t's binade, and in the subnorm
 the exact value; for a derivative or any sum with cancellation, the largest absolute term of its closed form. The
 exact value is a pair of float64 numbers, ``high + low``, so that fractions of an ulp of float64 can be told.
 
-Class comes first: nan for nan, an infinity for the infinity of its sign, a zero for the zero of its sign. A mismatch of
-class is an error of infinity, never a number of ulp.
+Class comes first: nan for nan, an infinity for an exact infinity, a zero for the zero of its sign; a mismatch is an
+error of infinity. An infinity for a finite exact value stands for the number that would follow the largest: as wrong
+as the exact value is short of that.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def error_in_ulp(
     form: Format,
     scale: Float64 | None = None,
     flush: bool = False,
-    zero_signs: bool = True,
+    zero_signs: bool | NDArray[np.bool_] = True,
 ) -> Float64:
     """The error of each computed number.
 
@@ -100,7 +101,7 @@ def error_in_ulp(
         form: the format.
         scale: the largest absolute term of the closed form, at which ulp is taken; the exact value if None.
         flush: excuse a zero of the right sign where the exact magnitude is below the smallest normal number.
-        zero_signs: whether a zero's sign counts. Sums whose terms cancel have no sign to keep.
+        zero_signs: whether (or where) a zero's sign counts. Sums whose terms cancel have no sign to keep.
 
     Returns:
         The errors in ulp; inf where the class is wrong.
@@ -111,14 +112,14 @@ def error_in_ulp(
     at = np.abs(high) if scale is None else np.maximum(np.abs(scale), np.abs(high))
     with np.errstate(all="ignore"):
         exponent = ulp_exponent(np.where(np.isinf(at), form.largest, at), form)
-        # Just past the largest number stands 2^(highest + 1): an overflow is as wrong as the exact value is far off.
-        end = np.ldexp(1.0, form.highest + 1 - exponent)
-        computed_in_ulp = np.clip(np.ldexp(got, -exponent), -end, end)
-        high_in_ulp = np.clip(np.ldexp(high, -exponent), -end, end)
-        low_in_ulp = np.where(np.abs(high_in_ulp) < end, np.ldexp(low, -exponent), 0.0)
-        error = np.abs((computed_in_ulp - high_in_ulp) - low_in_ulp)
+        high_in_ulp, low_in_ulp = np.ldexp(high, -exponent), np.ldexp(low, -exponent)
+        error = np.abs((np.ldexp(got, -exponent) - high_in_ulp) - low_in_ulp)
+        # An overflow is as wrong as the exact value is short of the number that would follow the largest.
+        short = np.ldexp(1.0, form.highest + 1 - exponent) - np.abs(high_in_ulp)
+        overflow = np.where(np.sign(got) == np.sign(high), np.maximum(short, 0.0), np.inf)
+    error = np.where(np.isinf(got), overflow, error)
     error = np.where(np.isinf(high), np.where(got == high, 0.0, np.inf), error)
-    right_sign = (np.signbit(got) == np.signbit(high)) | (not zero_signs)
+    right_sign = (np.signbit(got) == np.signbit(high)) | ~np.asarray(zero_signs)
     error = np.where((got == 0) & ~right_sign, np.inf, error)
     if flush:
         error = np.where((got == 0) & right_sign & (np.abs(high) < form.smallest_normal), 0.0, error)

@@ -29,6 +29,10 @@ class Undecided(ArithmeticError):  # noqa: N818 - it says what happened
     """No precision that was tried proves the result."""
 
 
+class _Straddles(ArithmeticError):  # noqa: N818 - likewise
+    """A ball around zero: more precision will tell its sign."""
+
+
 class BallMath:
     """Balls (``flint.arb``) at flint's current precision."""
 
@@ -43,6 +47,8 @@ class BallMath:
         return (-x * x / 2).exp() / (2 * flint.arb.pi()).sqrt()
 
     def positive(self, x: flint.arb) -> flint.arb:
+        if not (x > 0 or x <= 0):
+            raise _Straddles
         return flint.arb(1 if x > 0 else 0)
 
     def tanh_slope(self) -> flint.arb:
@@ -65,7 +71,8 @@ def exact_sums(terms: Callable[..., Sequence[Any]], *inputs: Float64) -> tuple[F
     """The sums of ``terms(*numbers)`` over arrays of finite float64 numbers.
 
     Returns:
-        high, low: the exact sums as ``high + low``, to at least 100 bits.
+        high, low: the exact sums as ``high + low``: to some 100 bits, or to the smallest subnormal number. An exact
+            zero is +0.0, a sum below all numbers a zero of its sign.
         scale: the magnitude of the largest term.
     """
     arrays = np.broadcast_arrays(*inputs)
@@ -82,7 +89,6 @@ def _exact_sum(terms: Callable[..., Sequence[Any]], numbers: tuple[float, ...]) 
         parts = [flint.arb(part) for part in terms(*(flint.arb(number) for number in numbers))]
         total = sum(parts[1:], start=parts[0])
         if total == 0:
-            # An exact zero has the sign of the product that made it, which balls do not know.
             return 0.0, 0.0, max(_magnitude(part) for part in parts)
         if total.rel_accuracy_bits() >= _RELATIVE_BITS:
             high, low = _as_pair(total)
@@ -94,7 +100,7 @@ _LARGEST: Final = float(np.finfo(np.float64).max)
 
 
 def _as_pair(ball: flint.arb) -> tuple[float, float]:
-    """The midpoint as high + low, high the nearest float64."""
+    """The midpoint as high + low, high within an ulp of it."""
     middle = ball.mid()
     if abs(middle) > flint.arb(_LARGEST) * (1 + flint.arb(2) ** -48):
         return (np.inf if middle > 0 else -np.inf), 0.0
@@ -140,8 +146,28 @@ def exact_projection(
         arguments: ``x`` (rows, d_in), ``W``, ``V`` and, where there are any, ``W2``, ``b``, ``c``, ``b2``.
         cotangent: of the shape of the result.
         beta: 0-d, or (d_hidden,).
+
+    Raises:
+        Undecided: no precision that was tried proves every number.
     """
-    flint.ctx.prec = 256
+    for precision in (256, 1024, 4096):
+        flint.ctx.prec = precision
+        try:
+            exact = _projection(arguments, cotangent, activation, beta)
+        except _Straddles:
+            continue
+        entries = [entry for matrix in exact.values() for entry in matrix.entries()]
+        if all(entry == 0 or entry.rel_accuracy_bits() >= _RELATIVE_BITS for entry in entries):
+            shapes = {name: array.shape for name, array in arguments.items()}
+            shapes |= {"value": cotangent.shape, "beta": beta.shape}
+            return {name: _as_pairs(exact[name], shape) for name, shape in shapes.items()}
+    raise Undecided(f"a projected form is not decided at {precision} bits")
+
+
+def _projection(
+    arguments: dict[str, Float64], cotangent: Float64, activation: str, beta: Float64
+) -> dict[str, flint.arb_mat]:
+    """The value and every cotangent as matrices of balls, at flint's current precision."""
     m = BallMath()
     x, w, v, dy = (_ball_matrix(a) for a in (arguments["x"], arguments["W"], arguments["V"], cotangent))
     gate = _add_row(x * w, arguments.get("b"))
@@ -170,7 +196,7 @@ def exact_projection(
     dgate = _hadamard(_hadamard(dh, apply("x")), value)
     dvalue = _hadamard(dh, activated)
     dbeta = _column_sums(_hadamard(_hadamard(dh, apply("beta")), value))
-    exact |= {
+    return exact | {
         "value": result,
         "x": dgate * w.transpose() + dvalue * v.transpose(),
         "W": x.transpose() * dgate,
@@ -179,8 +205,6 @@ def exact_projection(
         "c": _column_sums(dvalue),
         "beta": dbeta if beta.ndim else flint.arb_mat(1, 1, [sum(dbeta.entries(), start=flint.arb(0))]),
     }
-    shapes = {name: array.shape for name, array in arguments.items()} | {"value": cotangent.shape, "beta": beta.shape}
-    return {name: _as_pairs(exact[name], shape) for name, shape in shapes.items()}
 
 
 def _ball_matrix(a: Float64) -> flint.arb_mat:

@@ -16,6 +16,9 @@ from gated.conformance.runner import ERROR, NOT_MET, WITHIN, Measurement, Row
 
 __all__ = ["as_json", "layers_as_json", "print_layers", "print_rows", "summary"]
 
+# Columns from which on a table has room for the place of the largest error.
+_WIDE: Final = 130
+
 _STYLE: Final = {WITHIN: "green", NOT_MET: "bold red", ERROR: "bold red"}
 
 
@@ -26,14 +29,18 @@ def print_rows(console: Console, rows: Sequence[Row]) -> None:
         table.add_column(name, no_wrap=True)
     for name in ("inputs", "value", "bound", "gradient", "bound"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("nearest its bound at", overflow="fold")
     table.add_column("verdict", no_wrap=True)
+    # Where there is no room for it beside the numbers, the place of the largest error stands below them.
+    beside = console.width >= _WIDE
+    if beside:
+        table.add_column("nearest its bound at", overflow="fold")
     previous = ""
     for row in rows:
         if row.function != previous and previous:
             table.add_section()
         shown = row.function if row.function != previous else ""
         previous = row.function
+        where = _where(row.worst) if not row.failure else row.failure
         table.add_row(
             shown,
             row.dtype,
@@ -41,14 +48,19 @@ def print_rows(console: Console, rows: Sequence[Row]) -> None:
             f"{row.inputs:,}",
             *_error_and_bound(row.value),
             *_error_and_bound(row.gradient),
-            _where(row.worst) if not row.failure else row.failure,
             Text(row.verdict, style=_STYLE[row.verdict]),
+            *([where] if beside else []),
         )
     console.print(table)
+    if not beside:
+        console.print("The largest errors are at:", style="bold")
+        for row in rows:
+            where = _where(row.worst) if not row.failure else row.failure
+            console.print(f"{row.function} {row.dtype} {row.backend}: {where}")
     console.print(
         "Errors in ulp, the largest in proportion to its bound. inf: nan, an infinity or a zero's sign is wrong.\n"
         "float64 is held against ball arithmetic, the narrower dtypes against the reference in float64. "
-        "Bounds marked ~ are the\nrounding bounds of matrix products at that element."
+        "Bounds marked ~ are the\nrounding bounds of a matrix product or a sum at that element."
     )
     for row in rows:
         for one in row.all:
@@ -57,7 +69,10 @@ def print_rows(console: Console, rows: Sequence[Row]) -> None:
 
 
 def _table(console: Console) -> Table:
-    return Table(box=box.SIMPLE_HEAD if console.is_terminal else box.ASCII2, pad_edge=False, header_style="bold")
+    if not console.is_terminal:
+        return Table(box=box.ASCII2, pad_edge=False, header_style="bold")
+    narrow = console.width < _WIDE
+    return Table(box=None if narrow else box.SIMPLE_HEAD, pad_edge=False, collapse_padding=narrow, header_style="bold")
 
 
 def _error_and_bound(one: Measurement | None) -> tuple[Text | str, str]:

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gated.conformance.adapters import Adapter, load
-from gated.conformance.cases import Case, Quantity, cases
+from gated.conformance.cases import cases
 from gated.conformance.error import FORMATS
+from gated.conformance.quantities import Case, Quantity
 from gated.contract import ARRAY_PARAMETERS
 
 __all__ = ["Measurement", "Row", "run", "run_in_processes", "versions", "within"]
@@ -45,12 +46,13 @@ class Measurement:
     failing: int
     """How many elements are past their bound."""
     rounding_bound: bool
-    """The bound is that of the rounding errors of matrix products, not a constant of the contract."""
+    """The bound is that of the rounding errors of products or sums, not a constant of the contract."""
 
     @property
     def share(self) -> float:
         """error / bound: past 1 the bound is not met."""
-        return self.error / self.bound if self.bound else (0.0 if self.error == 0 else np.inf)
+        share = 0.0 if self.error == 0 else self.error / self.bound if self.bound else np.inf
+        return np.inf if np.isnan(share) else share
 
 
 @dataclass
@@ -109,7 +111,11 @@ def run(
     """
     for function in functions:
         for dtype in dtypes:
-            built = list(cases(function, dtype, seed=seed, size=size))
+            try:
+                built = list(cases(function, dtype, seed=seed, size=size))
+            except ArithmeticError as error:
+                yield from (Row(function, dtype, adapter.name, failure=str(error)) for adapter in adapters)
+                continue
             for adapter in adapters:
                 row = Row(function, dtype, adapter.name)
                 for case in built:
@@ -179,20 +185,23 @@ def _worst(
     bounds = np.broadcast_to(quantity.bound(adapter.name), errors.shape)
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = np.where(errors == 0, 0.0, errors / bounds)
+    shares = np.where(np.isnan(shares), np.inf, shares)
     index = np.unravel_index(int(np.argmax(shares)), shares.shape)
     part = quantity.unpack(result) if result.dtype == form.dtype else result
     fits = part.shape == errors.shape
+    # The cotangent of a number is of no one input.
+    named = case.inputs if errors.shape == case.cotangent.shape else {}
     return Measurement(
         quantity=name,
         case=case.label,
         error=float(errors[index]),
         bound=float(bounds[index]),
-        at={name: f"{float(array[index]):.9g}" for name, array in case.inputs.items()},
-        bits={name: _hex(array[index], form.bits) for name, array in case.inputs.items()},
+        at={name: f"{float(array[index]):.9g}" for name, array in named.items()},
+        bits={name: _hex(array[index], form.bits) for name, array in named.items()},
         computed=f"{float(part[index]):.9g}" if fits else f"{result.dtype} of shape {result.shape}",
         exact=f"{float(quantity.high[index]):.17g}" if fits else f"{dtype} of shape {quantity.high.shape}",
         failing=int(np.sum(shares > 1)),
-        rounding_bound=not case.inputs,
+        rounding_bound=not named,
     )
 
 

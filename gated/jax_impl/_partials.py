@@ -12,7 +12,7 @@ sum of such terms with polynomials before them. E alone can leave the range of f
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 
@@ -44,15 +44,12 @@ def partial(activation: str, gate_order: int, beta_order: int, x: Array, beta: A
         x: float32 or float64.
         beta: of the shape and dtype of ``x``, for swish; None stands for 1.
     """
-    if activation == "swish":
-        return _swish(gate_order, beta_order, x, beta)
-    return {
-        "identity": _identity,
-        "sigmoid": _sigmoid,
-        "relu": _relu,
-        "gelu": _gelu,
-        "gelu_tanh": _gelu_tanh,
-    }[activation](gate_order, x)
+    swish = activation == "swish"
+    result = _swish(gate_order, beta_order, x, beta) if swish else _FAMILIES[activation](gate_order, x)
+    if gate_order and activation in ("swish", "gelu", "gelu_tanh"):
+        # A sum that tends to 0 at -infinity has no sign of its own.
+        return Scaled(jnp.where(result.mantissa == 0, 0.0, result.mantissa), result.exponent)
+    return result
 
 
 # Piecewise linear
@@ -235,6 +232,15 @@ def _normal_polynomial(order: int) -> _Polynomial:
     for _ in range(order - 2):
         p = _sum(_derivative(p), _product((0.0, -1.0), p))
     return p
+
+
+_FAMILIES: Mapping[str, Callable[[int, Array], Scaled]] = {
+    "identity": _identity,
+    "sigmoid": _sigmoid,
+    "relu": _relu,
+    "gelu": _gelu,
+    "gelu_tanh": _gelu_tanh,
+}
 
 
 # Small tools

@@ -53,11 +53,17 @@ def blocks(shape: tuple[int, ...], size: int = BLOCK) -> Iterator[Index]:
 
 def to_float64(x: object) -> Float64:
     """``x`` in float64, exactly: every allowed dtype is part of it."""
-    return np.asarray(x).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling nan
+        return np.asarray(x).astype(np.float64)
 
 
 def rounded(x: Float64, dtype: np.dtype[Any]) -> Array:
     """``x`` rounded once to ``dtype``, ties to even."""
+    with np.errstate(all="ignore"):
+        return np.asarray(_rounded(x, dtype))
+
+
+def _rounded(x: Float64, dtype: np.dtype[Any]) -> Array:
     if dtype == ml_dtypes.bfloat16:
         # The cast goes through float32, and two roundings to nearest are not one. Rounding the first to odd (Boldo and
         # Melquiond, "Emulation of FMA and correctly rounded sums", 2008) makes the second right.

@@ -9,6 +9,7 @@ With g = x W + b, v = x V + c, A the activation, h = A(g) v and y = h W2 + b2 (y
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ from gated.numpy_ref._arrays import Array, rounded, to_float64
 from gated.numpy_ref._partials import IN_BETA, IN_X
 from gated.numpy_ref._wide import Float64, wide
 from gated.numpy_ref.activations import FORMULAS
-from gated.numpy_ref.projections import by_rows, projected_rows
+from gated.numpy_ref.projections import by_rows, projected_rows, rows_of
 
 __all__ = ["Projection"]
 
@@ -52,7 +53,7 @@ class Projection:
         db2 = np.zeros(cotangent.shape[-1])
         x_rows, dy_rows, dx_rows = by_rows(self.x), by_rows(cotangent), by_rows(dx)
         with np.errstate(all="ignore"):
-            for rows, gate, value, beta in projected_rows(self.x, self.W, self.V, self.b, self.c, self.beta):
+            for rows, gate, value, beta in projected_rows(self.x, w, v, self.b, self.c, self.beta):
                 x, dy = to_float64(x_rows[rows]), to_float64(dy_rows[rows])
                 activated = FORMULAS[self.activation](gate, beta)
                 dh = dy
@@ -75,18 +76,17 @@ class Projection:
 
     def push(self, tangents: dict[str, Operand]) -> Array:
         """The tangent of the result for the tangents of some arguments."""
-        moved = {name: to_float64(tangent) for name, tangent in tangents.items()}
         gate_shape = (*self.x.shape[:-1], self.W.shape[1])
         zero = np.float64(0)
-        dx_rows = by_rows(moved["x"]) if "x" in moved else None
-        dbeta_rows = by_rows(np.broadcast_to(moved.get("beta", zero), gate_shape))
+        dx_rows = by_rows(np.asarray(tangents["x"])) if "x" in tangents else None
+        moved = {name: to_float64(one) for name, one in tangents.items() if name not in ("x", "beta")}
         w, v = to_float64(self.W), to_float64(self.V)
         w2 = None if self.W2 is None else to_float64(self.W2)
         width = self.W.shape[1] if w2 is None else w2.shape[1]
         out = np.empty((*self.x.shape[:-1], width), self.x.dtype)
         x_rows, out_rows = by_rows(self.x), by_rows(out)
         with np.errstate(all="ignore"):
-            for rows, gate, value, beta in projected_rows(self.x, self.W, self.V, self.b, self.c, self.beta):
+            for rows, gate, value, beta in projected_rows(self.x, w, v, self.b, self.c, self.beta):
                 x = to_float64(x_rows[rows])
 
                 def moved_product(
@@ -94,13 +94,14 @@ class Projection:
                 ) -> Float64:
                     total = np.zeros((len(x), weight.shape[1])) + moved.get(dbias, zero)
                     if dx_rows is not None:
-                        total += dx_rows[rows] @ weight
+                        total += to_float64(dx_rows[rows]) @ weight
                     return total + x @ moved[dweight] if dweight in moved else total
 
                 dgate, dvalue = moved_product(w, "W", "b"), moved_product(v, "V", "c")
                 activated = FORMULAS[self.activation](gate, beta)
                 dh = IN_X[self.activation](gate, beta) * wide(value) * wide(dgate) + activated * wide(dvalue)
-                dh += IN_BETA[self.activation](gate, beta) * wide(value) * wide(dbeta_rows[rows])
+                dbeta = rows_of(tangents.get("beta", 0.0), rows, gate_shape)
+                dh += IN_BETA[self.activation](gate, beta) * wide(value) * wide(dbeta)
                 dy = dh.to_float64()
                 if w2 is not None:
                     dy = dy @ w2 + moved.get("b2", zero)
@@ -116,18 +117,21 @@ class _BetaSum:
     def __init__(self, shape: tuple[int, ...], over: tuple[int, ...]) -> None:
         self._shape = shape
         self._over = over
-        self._by_token = any(size != 1 for size in shape[:-1])
-        self._terms = np.zeros(over if self._by_token else over[-1:])
+        self._padded = (1,) * (len(over) - len(shape)) + shape
+        self._sum = np.zeros(self._padded)
 
     def add(self, rows: slice, terms: Float64) -> None:
-        if self._by_token:
-            by_rows(self._terms)[rows] = terms
-        else:
-            self._terms += terms.sum(axis=0)
+        if self._padded[-1] == 1:
+            terms = terms.sum(axis=-1, keepdims=True)
+        *leading, _ = self._over
+        if all(size == 1 for size in self._padded[:-1]):
+            self._sum += terms.sum(axis=0)
+            return
+        places = np.unravel_index(np.arange(*rows.indices(math.prod(leading))), leading)
+        index = tuple(
+            np.zeros_like(place) if size == 1 else place for place, size in zip(places, self._padded, strict=False)
+        )
+        np.add.at(self._sum, index, terms)
 
     def total(self) -> Float64:
-        terms = self._terms
-        padded = (1,) * (terms.ndim - len(self._shape)) + self._shape[max(0, len(self._shape) - terms.ndim) :]
-        summed = tuple(axis for axis, size in enumerate(padded) if size == 1)
-        total: Float64 = terms.sum(axis=summed, keepdims=True)
-        return total.reshape(self._shape)
+        return self._sum.reshape(self._shape)

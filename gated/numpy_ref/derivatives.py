@@ -40,6 +40,8 @@ def vjp(
             call takes it by keyword): arrays, a Python number for ``beta``, None for an absent bias.
         static: the other arguments, by keyword; arrays among them are constants.
 
+    The pullback reads the primals again when it is called: they must not be changed in between.
+
     Returns:
         The value, and a pullback that takes an array of the value's shape and dtype and gives one cotangent a primal,
         of its shape and dtype: for a number, a 0-d array of the arrays' dtype; for None, None.

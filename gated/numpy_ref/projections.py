@@ -2,7 +2,7 @@
 
 The letters are those of Shazeer, "GLU Variants Improve Transformer", arXiv:2002.05202. Products are taken in float64
 over blocks of rows of x, and only the result is rounded to the arrays' dtype: beside the result, a call holds the
-weights and one block of rows in float64.
+weights (a derivative also their cotangents or tangents) and one block of rows in float64.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def gated_ffn(
     out = np.empty((*x.shape[:-1], W2.shape[1]), x.dtype)
     w2, bias2 = to_float64(W2), bias(b2)
     with np.errstate(all="ignore"):
-        for rows, gate, value, beta_rows in projected_rows(x, W, V, b, c, beta):
+        for rows, gate, value, beta_rows in projected_rows(x, to_float64(W), to_float64(V), b, c, beta):
             hidden = unit_formula(activation, gate, value, beta_rows).to_float64()
             by_rows(out)[rows] = rounded(hidden @ w2 + bias2, out.dtype)
     return out
@@ -157,21 +157,30 @@ def _linear(
 ) -> Array:
     out = np.empty((*x.shape[:-1], W.shape[1]), x.dtype)
     with np.errstate(all="ignore"):
-        for rows, gate, value, beta_rows in projected_rows(x, W, V, b, c, beta):
+        for rows, gate, value, beta_rows in projected_rows(x, to_float64(W), to_float64(V), b, c, beta):
             by_rows(out)[rows] = rounded(unit_formula(activation, gate, value, beta_rows).to_float64(), out.dtype)
     return out
 
 
 def projected_rows(
-    x: Array, W: Array, V: Array, b: Array | None, c: Array | None, beta: float | Array
+    x: Array, w: Float64, v: Float64, b: Array | None, c: Array | None, beta: float | Array
 ) -> Iterator[tuple[slice, Float64, Float64, Float64]]:
     """Blocks of rows, each with its gate ``x @ W + b``, its value ``x @ V + c`` and its beta, in float64."""
-    w, v, bias_gate, bias_value = to_float64(W), to_float64(V), bias(b), bias(c)
+    bias_gate, bias_value = bias(b), bias(c)
     x_rows = by_rows(x)
-    beta_rows = by_rows(np.broadcast_to(np.asarray(beta), (*x.shape[:-1], W.shape[1])))
-    for rows in row_blocks(len(x_rows), max(W.shape)):
+    for rows in row_blocks(len(x_rows), max(w.shape)):
         part = to_float64(x_rows[rows])
-        yield rows, part @ w + bias_gate, part @ v + bias_value, to_float64(beta_rows[rows])
+        beta_rows = rows_of(beta, rows, (*x.shape[:-1], w.shape[1]))
+        yield rows, part @ w + bias_gate, part @ v + bias_value, beta_rows
+
+
+def rows_of(a: float | Array, rows: slice, shape: tuple[int, ...]) -> Float64:
+    """The rows of ``a`` broadcast to ``shape``, in float64."""
+    leading = shape[:-1]
+    if not leading:
+        return to_float64(np.broadcast_to(np.asarray(a), shape)[np.newaxis])
+    index = np.unravel_index(np.arange(*rows.indices(math.prod(leading))), leading)
+    return to_float64(np.broadcast_to(np.asarray(a), shape)[index])
 
 
 def row_blocks(count: int, width: int) -> Iterator[slice]:

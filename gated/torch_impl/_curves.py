@@ -110,6 +110,11 @@ def _finite_where_zero(x: Tensor, z: Tensor, beta: float | Tensor) -> Tensor:
     return x.clamp_max(largest) if beta < 0 else x
 
 
+def _unsigned_zero(slope: Tensor) -> Tensor:
+    """``slope`` with +0 for a zero: a sum that tends to 0 at -infinity has no sign of its own."""
+    return torch.where(slope == 0, torch.zeros_like(slope), slope)
+
+
 class Sigmoid(Curve):
     """s(x)"""
 
@@ -138,7 +143,7 @@ class Swish(Curve):
     def slope(self) -> Scaled:
         """s + z s (1 - s)"""
         (s, exponent), complement, _ = self.logistic
-        return Scaled(s * (1.0 + _near(self.z) * complement), exponent)
+        return Scaled(_unsigned_zero(s * (1.0 + _near(self.z) * complement)), exponent)
 
     def beta_slope(self) -> Scaled:
         """x^2 s (1 - s)"""
@@ -176,7 +181,7 @@ class Gelu(Curve):
 
     def slope(self) -> Scaled:
         """Phi(x) + x phi(x)"""
-        return Scaled(self.cdf.mantissa + self.x_density, self.cdf.exponent)
+        return Scaled(_unsigned_zero(self.cdf.mantissa + self.x_density), self.cdf.exponent)
 
 
 class GeluTanh(Curve):
@@ -199,7 +204,7 @@ class GeluTanh(Curve):
     def slope(self) -> Scaled:
         """s + x w' s (1 - s)"""
         (s, exponent), complement, _ = self.logistic
-        return Scaled(s * (1.0 + self.x_w_slope * complement), exponent)
+        return Scaled(_unsigned_zero(s * (1.0 + self.x_w_slope * complement)), exponent)
 
 
 # Piecewise linear

@@ -84,8 +84,8 @@ def _mask(x: Tensor, inside: Tensor) -> Tensor:
 
 
 def wide(x: Tensor) -> Tensor:
-    """``x`` in its compute dtype."""
-    return x.to(compute_dtype(x.dtype))
+    """``x`` in its compute dtype, with its own bits: a view may have its sign in a flag (``torch.Tensor.is_neg``)."""
+    return x.to(compute_dtype(x.dtype)).resolve_neg()
 
 
 def total(terms: Sequence[Tensor | None]) -> Tensor | None:

@@ -22,20 +22,14 @@ _NAMES: Final[Mapping[object, str]] = {
 }
 
 
-def _may_be_primal(parameter: str, primal: object) -> bool:
-    """Whether the kind and dtype of a primal are those of its parameter."""
+def _may_be_primal(parameter: str, primal: object, dtype: str) -> bool:
+    """Whether the kind and dtype of a primal are those of its parameter, beside arrays of ``dtype``."""
     if isinstance(primal, Tensor):
         seen = see(primal)
         return seen is not None and seen.dtype in contract.DTYPES
     if primal is None:
         return parameter in ("b", "c", "b2")
-    if parameter != "beta" or not contract.is_number(primal):
-        return False
-    try:
-        float(primal)  # type: ignore[arg-type]
-    except OverflowError:
-        return False
-    return True
+    return parameter == "beta" and contract.is_number(primal) and contract.number_fits(primal, dtype)
 
 
 class _Bound:
@@ -45,7 +39,9 @@ class _Bound:
         self.fn, self.static = fn, static
         self.names = contract.binding(name, _NAMES[fn], len(primals), static)
         self.primals = dict(zip(self.names, primals, strict=True))
-        if not all(_may_be_primal(parameter, primal) for parameter, primal in self.primals.items()):
+        first = see(primals[0])
+        dtype = "float32" if first is None else first.dtype
+        if not all(_may_be_primal(parameter, primal, dtype) for parameter, primal in self.primals.items()):
             fn(**self.primals, **static)  # refuses it, in its own words; torch.func would in others
         self.tensors: dict[str, Tensor] = {}
         for parameter, primal in self.primals.items():
