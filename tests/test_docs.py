@@ -18,14 +18,15 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 @pytest.mark.parametrize("code", BLOCKS, ids=range(len(BLOCKS)))
 def test_the_readme_code_runs(code: str, capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(code, "README.md", "exec"), {})
-    for promised in re.findall(r"print\(.*\)  # (\[.*?\])", code):
-        assert promised in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    for promised in re.findall(r"print\(.*\)  # (\[.*\])", code):
+        assert promised in shown
 
 
 def test_the_readme_has_its_two_commands() -> None:
     found = dict(re.findall(r"<!-- command: (\w+) -->\n```sh\n(.*?)\n```", README))
     assert found["validate"].endswith(".venv/bin/gated validate")
-    assert found["test"].endswith(".venv/bin/pytest")
+    assert found["test"].endswith(".venv/bin/pytest -n 2")
     assert found["test"] in (ROOT / "CONTRIBUTING.md").read_text()
 
 

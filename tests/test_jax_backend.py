@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import math
 import pickle
 import subprocess
 import sys
@@ -270,10 +271,12 @@ def test_a_weak_array_gives_way_and_a_number_keeps_its_value_past_16_bits() -> N
     assert G.gated_unit(x, jnp.asarray([1.0, 1.0, 1.0], jnp.bfloat16)).dtype == jnp.bfloat16
 
 
-def test_a_number_past_float32_becomes_an_infinity_without_a_warning() -> None:
+def test_an_infinite_number_is_a_step_and_one_past_float32_is_refused() -> None:
     x = jnp.asarray([-1.0, 0.0, 2.0], jnp.float32)
-    assert_same(G.swish(x, 1e300), np.array([-0.0, 0.0, 2.0], np.float32))
-    assert_same(G.vjp(G.swish, x, 10**300)[0], np.array([-0.0, 0.0, 2.0], np.float32))
+    assert_same(G.swish(x, math.inf), np.array([-0.0, 0.0, 2.0], np.float32))
+    for beta in (1e300, 1e-300, 10**300):
+        with pytest.raises(ValueError, match=r"swish: beta must be 0 or of a magnitude from 2\*\*-126 to 2\*\*128"):
+            G.vjp(G.swish, x, beta)
 
 
 def test_a_tracer_of_a_wrong_dtype_and_a_numpy_array_are_refused() -> None:
@@ -675,3 +678,10 @@ def test_all_that_is_public_is_there(module: str) -> None:
     loaded = importlib.import_module(module)
     assert all(hasattr(loaded, name) for name in loaded.__all__)
     assert sorted(loaded.__all__) == list(loaded.__all__) or module != "gated.jax_impl"
+
+
+def test_a_traced_python_integer_is_a_number() -> None:
+    x = jnp.asarray([-1.5, 0.25, 3.0], jnp.float32)
+    assert_same(jax.jit(G.swish)(x, 2), np.asarray(G.swish(x, 2)))
+    with pytest.raises(TypeError, match="swish: beta must have dtype"):
+        G.swish(x, jnp.asarray(2, jnp.int32))

@@ -250,9 +250,12 @@ def test_the_second_derivatives_in_beta_have_their_limits() -> None:
             assert second.tolist() == [0.0] * 4
 
 
-def test_a_number_above_the_compute_dtype_is_infinite() -> None:
+def test_an_infinite_number_is_a_step_and_one_past_float32_is_refused() -> None:
     x = torch.tensor([-2.0, 0.0, 2.0], requires_grad=True)
-    y = G.swish(x, 1e300)
+    for beta in (1e300, 1e-300, 10**300):
+        with pytest.raises(ValueError, match=r"swish: beta must be 0 or of a magnitude from 2\*\*-126 to 2\*\*128"):
+            G.vjp(G.swish, x, beta)
+    y = G.swish(x, math.inf)
     assert y.tolist() == [0.0, 0.0, 2.0]
     assert torch.autograd.grad(y.sum(), x)[0].tolist() == [0.0, 0.5, 1.0]
 
@@ -647,7 +650,11 @@ def test_children_may_be_exchanged_and_run_as_modules() -> None:
         (lambda: gated_nn.GLU(layout="x"), ValueError, "GLU: layout must be"),
         (lambda: gated_nn.SwiGLU(layout="x"), ValueError, "SwiGLU: layout must be"),
         (lambda: gated_nn.GatedLinear(2, 2, activation="silu"), ValueError, "GatedLinear: activation must be"),
-        (lambda: gated_nn.GatedFFN(2, 2, activation="gelu", learn_beta=True), ValueError, "GatedFFN: learn_beta=True needs"),
+        (
+            lambda: gated_nn.GatedFFN(2, 2, activation="gelu", learn_beta=True),
+            ValueError,
+            "GatedFFN: learn_beta=True needs",
+        ),
         (
             lambda: gated_nn.GatedFFN(2, 2, recompute="x"),
             ValueError,
@@ -679,3 +686,15 @@ except ModuleNotFoundError as error:
         "gated.torch_impl needs the package torch, which is not installed; "
         'install it with: pip install "gated[torch]"|ModuleNotFoundError'
     )
+
+
+def test_a_view_with_its_sign_in_a_flag_is_a_tensor_like_any_other() -> None:
+    flagged = torch.complex(torch.ones(4), torch.tensor([0.5, -2.0, 1.0, -0.25])).conj().imag
+    assert flagged.is_neg()
+    plain = flagged.resolve_neg().clone()
+    for fn, arguments in ((G.silu, {}), (G.relu, {}), (G.swiglu, {}), (G.bilinear, {})):
+        value, pullback = G.vjp(fn, flagged, **arguments)
+        expected, expected_pullback = G.vjp(fn, plain, **arguments)
+        assert torch.equal(value, expected)
+        cotangent = flagged[: value.numel()]
+        assert torch.equal(pullback(cotangent)[0], expected_pullback(plain[: value.numel()])[0])

@@ -18,6 +18,7 @@ import gated.numpy_ref as reference
 from gated import cli
 from gated.conformance import adapters, runner
 from gated.conformance.adapters.numpy import NumpyAdapter
+from gated.conformance.error import FORMATS
 from gated.contract import ARRAY_PARAMETERS, DTYPES
 
 BACKENDS = ("numpy", "torch", "jax")
@@ -85,6 +86,75 @@ def test_double_rounding_is_found_in_bfloat16() -> None:
     rows = list(runner.run([Altered(twice)], ["gated_unit"], ["bfloat16"], size=4000))
     swish = [one for one in rows[0].all if one.case == "swish" and one.quantity == "value"]
     assert swish[0].share > 1
+
+
+def where_exact(condition: Any, wrong: float) -> Any:
+    """A change of the value to ``wrong`` where the exact value of gate * value meets the condition."""
+
+    def change(value: Any, cotangents: Any, primals: Any, static: Any) -> Any:
+        with np.errstate(all="ignore"):
+            exact = primals[0].astype(np.longdouble) * primals[1].astype(np.longdouble)
+            return np.where(condition(exact), value.dtype.type(wrong), value), cotangents
+
+    return change
+
+
+@pytest.mark.parametrize("wrong", [np.nan, -3.0, 1e30])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+def test_a_wrong_number_past_the_range_is_found(dtype: str, wrong: float) -> None:
+    largest = FORMATS[dtype].largest
+    past = where_exact(lambda exact: np.isfinite(exact) & (np.abs(exact) > 4 * np.longdouble(largest)), wrong)
+    rows = list(runner.run([Altered(past)], ["gated_unit"], [dtype], size=4000))
+    (identity,) = [one for one in rows[0].all if one.case == "identity" and one.quantity == "value"]
+    assert identity.error == np.inf or identity.error > 2**7
+    assert identity.failing > 10
+
+
+def test_a_lost_sign_of_zero_is_found() -> None:
+    def unsigned(value: Any, cotangents: Any, primals: Any, static: Any) -> Any:
+        return np.where(value == 0, value.dtype.type(0), value), cotangents
+
+    for dtype in ("bfloat16", "float32", "float64"):
+        assert verdicts(unsigned, "silu", dtype) == {"not met"}
+        assert verdicts(unsigned, "swiglu", dtype) == {"not met"}
+
+
+def test_the_reference_is_not_held_against_its_own_limits_and_signs(monkeypatch: Any) -> None:
+    from gated.numpy_ref import _wide
+
+    honest = _wide.Wide.to_float64
+    monkeypatch.setattr(_wide.Wide, "to_float64", lambda self: np.abs(honest(self)) * np.sign(honest(self)))
+    for dtype in ("float32", "float64"):
+        rows = list(runner.run([adapters.load("numpy")], ["gelu", "glu"], [dtype], size=1000))
+        assert {row.verdict for row in rows} == {"not met"}
+
+
+def test_an_implementation_that_writes_to_its_inputs_is_an_error() -> None:
+    def scribbler(value: Any, cotangents: Any, primals: Any, static: Any) -> Any:
+        primals[0][...] = 0
+        return value, cotangents
+
+    rows = list(runner.run([Altered(scribbler), adapters.load("numpy")], ["silu"], ["float32"], size=1000))
+    assert "read-only" in rows[0].failure
+    assert rows[1].verdict == "within"
+
+
+def test_a_wrong_axis_is_found() -> None:
+    def last_axis(value: Any, cotangents: Any, primals: Any, static: Any) -> Any:
+        return reference.glu(*primals, layout=static["layout"]), cotangents
+
+    rows = list(runner.run([Altered(last_axis)], ["glu"], ["float32"], size=1000))
+    assert {row.verdict for row in rows} <= {"not met", "error"}
+
+
+def test_a_numbers_gradient_that_is_not_summed_right_is_found() -> None:
+    def short(value: Any, cotangents: Any, primals: Any, static: Any) -> Any:
+        if len(primals) == 2 and not isinstance(primals[1], np.ndarray):
+            cotangents = (cotangents[0], np.asarray(cotangents[1] * cotangents[1].dtype.type(1.1)))
+        return value, cotangents
+
+    for dtype in ("float16", "float32", "float64"):
+        assert verdicts(short, "swish", dtype) == {"not met"}
 
 
 def test_a_wrong_dtype_and_a_wrong_shape_are_found() -> None:
@@ -187,7 +257,7 @@ def test_the_table_on_a_terminal_has_colours() -> None:
         (["--backends", "tensorflow"], "unknown: 'tensorflow'; choose from numpy, torch, jax"),
         (["--functions", "swiglu,swiglo"], "unknown: 'swiglo'"),
         (["--dtypes", "float8"], "unknown: 'float8'"),
-        (["--seed", "x"], "invalid int value"),
+        (["--seed", "x"], "must be a whole number of at least 0"),
         (["--nonsense"], "unrecognized arguments"),
     ],
 )
@@ -203,7 +273,10 @@ def test_wrong_usage_exits_2(arguments: list[str], said: str, capsys: pytest.Cap
     [
         (["--backends", "torch", "--device", "cuda:77"], 'torch cannot use the device "cuda:77"'),
         (["--backends", "jax", "--device", "abacus"], 'jax cannot use the device "abacus"'),
-        (["--backends", "numpy", "--json", "no/such/folder/x.json"], "must be a file in a folder that exists"),
+        (
+            ["--backends", "numpy", "--json", "no/such/folder/x.json"],
+            "must be a file that can be written, in a folder that exists",
+        ),
         (["--gguf", "x.gguf", "--dtypes", "float32"], "goes with neither --functions nor --dtypes"),
     ],
 )

@@ -96,8 +96,10 @@ class Rounding:
         begun = self.gamma(k + 1) * start.reach
         return self.plus(product, Carried(start.value, start.error + begun))
 
-    def plus(self, a: Carried, b: Carried) -> Carried:
-        """a + b, rounded."""
+    def plus(self, a: Carried, b: Carried | None) -> Carried:
+        """a + b, rounded; a alone where there is no b."""
+        if b is None:
+            return a
         error = a.error + b.error + self.store * (a.reach + b.reach) + self.tiny
         return Carried(a.value + b.value, error)
 

@@ -75,8 +75,9 @@ FORMATS: Final[dict[str, Format]] = {
 
 
 def ulp_exponent(t: Float64, form: Format) -> NDArray[np.int32]:
-    """The exponent e of ulp(t) = 2^e."""
+    """The exponent e of ulp(t) = 2^e; at t = 0 that of the smallest subnormal number."""
     _, exponent = np.frexp(t)
+    exponent = np.where(np.asarray(t) == 0, form.lowest, exponent)
     least: NDArray[np.int32] = np.maximum(exponent - 1, form.lowest) - np.int32(form.precision - 1)
     return least
 

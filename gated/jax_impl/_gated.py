@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gated.jax_impl._arrays import Array, compiled, compute_dtype
-from gated.jax_impl._rule import clip, gated, rectified, upper_bounded
+from gated.jax_impl._rule import clamped_unit, gated, rectified
 
 __all__ = ["activation_of", "clamped", "packed_unit", "split_packed", "unit"]
 
@@ -57,10 +57,7 @@ def clamped(axis: int, layout: str, limit: float, offset: float, x: Array, alpha
     @jax.checkpoint
     def formula(x: Array, alpha: Array | None) -> Array:
         gate, value = split_packed(x.astype(compute_dtype(x)), axis, layout)
-        g, v = upper_bounded(gate, limit), clip(value, limit)
-        # Adding 0 would flush a subnormal v where the runtime flushes.
-        v = v + offset if offset else v
-        return gated("swish", g, _like(alpha, g), v).astype(x.dtype)
+        return clamped_unit(limit, offset, gate, _like(alpha, gate), value).astype(x.dtype)
 
     result: Array = formula(x, alpha)
     return result

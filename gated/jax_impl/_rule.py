@@ -18,7 +18,7 @@ from gated.jax_impl._arrays import Array, compiled
 from gated.jax_impl._partials import is_positive, partial, rectify
 from gated.jax_impl._scaled import Scaled, join, largest_exponent, power_of_two, shifted, signed_bits, split, times
 
-__all__ = ["clip", "gated", "rectified", "upper_bounded"]
+__all__ = ["clamped_unit", "clip", "gated", "rectified", "upper_bounded"]
 
 
 class _Term(NamedTuple):
@@ -97,6 +97,44 @@ def _along(
     moved = s + s_rest
     coefficient = _term(term, gate, beta, value, moved if shift is None else moved + shift)
     return direction * coefficient * power_of_two(s, mantissa.dtype) * power_of_two(s_rest, mantissa.dtype)
+
+
+# The clamped unit: masks meet the direction last, and so the cotangent first, before a product that may overflow.
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def clamped_unit(limit: float, offset: float, gate: Array, alpha: Array | None, value: Array) -> Array:
+    """swish_alpha(min(gate, limit)) * (clip(value, -limit, limit) + offset)."""
+    g, v = _clamped(limit, offset, gate, value)
+    return gated("swish", g, alpha, v)
+
+
+@functools.partial(clamped_unit.defjvp, symbolic_zeros=True)
+def _clamped_jvp(
+    limit: float, offset: float, primals: tuple[Any, ...], tangents: tuple[Any, ...]
+) -> tuple[Array, Array]:
+    gate, alpha, value = primals
+    d_gate, d_alpha, d_value = tangents
+    g, v = _clamped(limit, offset, gate, value)
+    out = clamped_unit(limit, offset, gate, alpha, value)
+    tangent = None
+    for direction, term, factor, mask in (
+        (d_gate, _Term("swish", 1), v, _mask(~_above(gate, limit), gate)),
+        (d_alpha, _Term("swish", 0, 1), v, None),
+        (d_value, _Term("swish"), None, _mask(~_above(value, limit) & ~_above(-value, limit), value)),
+    ):
+        if direction is None or isinstance(direction, SymbolicZero):
+            continue
+        along = _along(direction, term, g, alpha, factor, None)
+        along = along if mask is None else along * mask
+        tangent = along if tangent is None else tangent + along
+    return out, jnp.zeros_like(out) if tangent is None else tangent
+
+
+def _clamped(limit: float, offset: float, gate: Array, value: Array) -> tuple[Array, Array]:
+    v = clip(value, limit)
+    # Adding 0 would flush a subnormal v where the runtime flushes.
+    return upper_bounded(gate, limit), v + offset if offset else v
 
 
 # Piecewise linear functions of one array: a mask is their derivative.

@@ -1,0 +1,257 @@
+"""The oracle against mpmath at 400 bits, by other formulas than the oracle's."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+flint = pytest.importorskip("flint")
+mpmath = pytest.importorskip("mpmath")
+
+from gated.conformance.closed_forms import PARTIALS  # noqa: E402
+from gated.conformance.oracle import BallMath, Undecided, exact_projection, exact_sums, unit_terms  # noqa: E402
+from gated.contract import ACTIVATIONS  # noqa: E402
+
+mp = mpmath.mp
+mpf = mpmath.mpf
+LARGEST = float(np.finfo(np.float64).max)
+
+
+# Each activation and its derivatives, written otherwise than in gated.conformance.closed_forms
+
+
+def _logistic(t: Any) -> Any:
+    return mp.exp(t) / (mp.exp(t) + 1) if t < 0 else 1 / (mp.exp(-t) + 1)
+
+
+def _bell(t: Any) -> Any:
+    """s(t) s(-t) = 1 / (4 cosh^2(t / 2))."""
+    return 1 / (2 * mp.cosh(t / 2)) ** 2
+
+
+@functools.cache
+def _gamma_tail(t: Any, precision: int) -> Any:
+    return mp.gammainc(mpf(1) / 2, t * t / 2) / (2 * mp.sqrt(mp.pi))
+
+
+def _upper_gamma_tail(x: Any) -> Any:
+    """Phi(x) by the incomplete gamma function: Phi(-t) = Gamma(1/2, t^2 / 2) / (2 sqrt pi)."""
+    tail = _gamma_tail(abs(x), mp.prec)
+    return tail if x <= 0 else 1 - tail
+
+
+def _tanh_argument(x: Any) -> Any:
+    return mp.sqrt(8 / mp.pi) * (x + mpf("0.044715") * x**3)
+
+
+def _gelu_slope(x: Any) -> Any:
+    return _upper_gamma_tail(x) + x * mp.exp(-(x * x) / 2) / mp.sqrt(2 * mp.pi)
+
+
+def _gelu_tanh_slope(x: Any) -> Any:
+    w = _tanh_argument(x)
+    return _logistic(w) + (w + mp.sqrt(8 / mp.pi) * 2 * mpf("0.044715") * x**3) * _bell(w)
+
+
+def _swish_slope(x: Any, beta: Any) -> Any:
+    z = beta * x
+    return (mp.exp(z) * (mp.exp(z) + 1 + z) if z < 0 else 1 + mp.exp(-z) * (1 + z)) / (1 + mp.exp(-abs(z))) ** 2
+
+
+FORMULAS: dict[tuple[str, str], Callable[[Any, Any], Any]] = {
+    ("identity", "value"): lambda x, beta: x,
+    ("identity", "x"): lambda x, beta: mpf(1),
+    ("sigmoid", "value"): lambda x, beta: _logistic(x),
+    ("sigmoid", "x"): lambda x, beta: _bell(x),
+    ("relu", "value"): lambda x, beta: (x + abs(x)) / 2,
+    ("relu", "x"): lambda x, beta: mpf(1 if x > 0 else 0),
+    ("gelu", "value"): lambda x, beta: x * _upper_gamma_tail(x),
+    ("gelu", "x"): lambda x, beta: _gelu_slope(x),
+    ("gelu_tanh", "value"): lambda x, beta: x * _logistic(_tanh_argument(x)),
+    ("gelu_tanh", "x"): lambda x, beta: _gelu_tanh_slope(x),
+    ("swish", "value"): lambda x, beta: x * _logistic(beta * x),
+    ("swish", "x"): _swish_slope,
+    ("swish", "beta"): lambda x, beta: x * x * _bell(beta * x),
+}
+
+
+def numbers() -> list[float]:
+    """Thresholds of float64 and float32, where derivatives cancel, tails, both ends of the range, and random ones."""
+    rng = np.random.default_rng(1)
+    adversarial = [0.0, 5e-324, 2.2250738585072014e-308, 1e-160, 1e-20, 1.0, 6.0, 36.7368005696771, 37.42994775023705]
+    adversarial += [87.0, 88.72283905206835, 281.0, 708.3964185322641, 709.782712893384, 745.1332191019412]
+    adversarial += [1.278464542761074, 1.2784645427610737, 0.7517915246935645, 0.7524614220710163, 2164.0, 19999.0]
+    adversarial += [20001.0, 1e5, 1e150, LARGEST]
+    drawn = [*rng.uniform(0, 8, 12), *rng.uniform(0, 2200, 6), *2.0 ** rng.uniform(-1000, 1000, 6)]
+    return [sign * float(one) for one in (*adversarial, *drawn) for sign in (1, -1)]
+
+
+def _exact(activation: str, partial: str, *factors: float) -> Any:
+    """The formula at 400 bits, more where the argument of the exponential needs them."""
+    formula = FORMULAS[activation, partial]
+    with mp.workprec(400):
+        gate, beta, cotangent, value = (mpf(one) for one in factors)
+        reach = max(abs(gate * beta), abs(gate) ** 3, 1)
+        if activation.startswith("gelu") and reach <= 1e9:
+            # erfc, incomplete gamma and the logistic function do not cancel.
+            return formula(gate, beta) * cotangent * value
+        # Past this, e^-reach times anything is 0: no need for the bits of the exponent.
+        if reach > 1e9:
+            sign = mp.sign(gate) * (mp.sign(beta) or 1)
+            limit = _limit(activation, partial, sign, gate, beta)
+            return limit * cotangent * value
+    with mp.workprec(400 + int(min(3 * reach, 4000))):
+        return formula(gate, beta) * cotangent * value
+
+
+def _limit(activation: str, partial: str, sign: Any, gate: Any, beta: Any) -> Any:
+    """The formula where the exponential is 0 or infinite to every bit."""
+    if activation == "identity" or (activation == "swish" and abs(gate * beta) <= 1e9):
+        return FORMULAS[activation, partial](gate, beta)
+    bounded = activation == "sigmoid"
+    rising = (sign if activation == "swish" else mp.sign(gate)) > 0
+    return {"value": mpf(1) if bounded else gate, "x": mpf(not bounded), "beta": mpf(0)}[partial] if rising else mpf(0)
+
+
+@pytest.mark.parametrize(("activation", "partial"), list(FORMULAS))
+def test_the_oracle_agrees_with_mpmath_to_95_bits(activation: str, partial: str) -> None:
+    gates = numbers()
+    betas = [1.0, -1.5, 0.1, 1e-200] if activation == "swish" else [1.0]
+    factors = [(1.0, 1.0), (2.0**-16, -3.4e38)]
+    for beta, (cotangent, value) in itertools.product(betas, factors):
+        columns = [np.array(gates), *(np.full(len(gates), one) for one in (beta, cotangent, value))]
+        high, low, scale = exact_sums(unit_terms(activation, partial), columns[2], columns[0], columns[3], columns[1])
+        for i, gate in enumerate(gates):
+            expected = _exact(activation, partial, gate, beta, cotangent, value)
+            where = (activation, partial, gate, beta, cotangent, value)
+            if math.isinf(high[i]):
+                assert high[i] == math.copysign(math.inf, expected) and abs(expected) > LARGEST, where
+                continue
+            with mp.workprec(2400):
+                distance = abs(mpf(high[i]) + mpf(low[i]) - expected)
+                assert distance <= max(abs(expected) * mpf(2) ** -95, mpf(2) ** -1074), where
+                assert abs(mpf(low[i])) <= mpf(math.ulp(high[i])), where
+                # The scale is the largest of at most two terms.
+                assert abs(expected) <= 2 * mpf(scale[i]) * (1 + mpf(2) ** -50) + mpf(2) ** -1074, where
+
+
+@pytest.mark.parametrize("activation", ["swish", "gelu", "gelu_tanh"])
+def test_the_scale_of_a_derivative_is_its_largest_term(activation: str) -> None:
+    x = np.array([-1.2784645427610738, -0.7517915246935645, -5.0, 0.5, 4.0, -40.0])
+    ones = np.ones_like(x)
+    scale = exact_sums(unit_terms(activation, "x"), ones, x, ones, ones)[2]
+    for one, largest in zip(x, scale, strict=True):
+        with mp.workprec(400):
+            t = mpf(float(one))
+            first = {
+                "swish": lambda t: _logistic(t),
+                "gelu": _upper_gamma_tail,
+                "gelu_tanh": lambda t: _logistic(_tanh_argument(t)),
+            }[activation](t)
+            second = FORMULAS[activation, "x"](t, mpf(1)) - first
+            assert abs(mpf(float(largest)) - max(abs(first), abs(second))) <= mpf(2) ** -52 * largest + mpf(2) ** -1074
+
+
+def test_results_past_the_range_are_infinite_and_just_past_it_are_not() -> None:
+    one, two = np.array([1.0]), np.array([2.0])
+    terms = unit_terms("identity", "value")
+    assert exact_sums(terms, two, np.array([LARGEST]), one, one)[0][0] == np.inf
+    assert exact_sums(terms, -two, np.array([LARGEST]), one, one)[0][0] == -np.inf
+    barely = np.array([1 + 2.0**-52])
+    high, low, _ = exact_sums(terms, barely, np.array([LARGEST]), one, one)
+    assert high[0] == LARGEST and low[0] > 0
+
+
+def test_an_exact_zero_is_decided() -> None:
+    zero, ones = np.zeros(1), np.ones(1)
+    for activation, partial in itertools.product(ACTIVATIONS, PARTIALS):
+        high, low, _ = exact_sums(unit_terms(activation, partial), ones, ones, zero, ones)
+        assert high[0] == 0 and low[0] == 0
+
+
+def test_what_no_precision_decides_is_not_guessed() -> None:
+    m = BallMath()
+
+    def cancelling(x: Any) -> list[Any]:
+        # s(x) + s(-x) - 1 is 0, but no ball proves it.
+        return [m.sigmoid(x), m.sigmoid(-x), flint.arb(-1)]
+
+    with pytest.raises(Undecided, match="not decided at"):
+        exact_sums(cancelling, np.array([0.3]))
+
+
+# The projected forms
+
+
+def _slow_projection(a: dict[str, np.ndarray[Any, Any]], dy: Any, activation: str, beta: Any) -> dict[str, Any]:
+    """Value and cotangents by sums over indices, in mpmath numbers; beta per channel."""
+    rows, d_in = a["x"].shape
+    width = a["W"].shape[1]
+    d_out = a["W2"].shape[1] if "W2" in a else width
+    m = {name: [[mpf(float(e)) for e in row] for row in np.atleast_2d(one)] for name, one in a.items()}
+    dy = [[mpf(float(e)) for e in row] for row in dy]
+    betas = [mpf(float(one)) for one in np.broadcast_to(beta, (width,))]
+
+    def bias(name: str, j: int) -> Any:
+        return m[name][0][j] if name in m else mpf(0)
+
+    def table(n: int, k: int, f: Callable[[int, int], Any]) -> list[list[Any]]:
+        return [[f(i, j) for j in range(k)] for i in range(n)]
+
+    def act(partial: str) -> list[list[Any]]:
+        f = FORMULAS.get((activation, partial), lambda x, beta: mpf(0))
+        return table(rows, width, lambda i, j: f(g[i][j], betas[j]))
+
+    g = table(rows, width, lambda i, j: sum(m["x"][i][k] * m["W"][k][j] for k in range(d_in)) + bias("b", j))
+    v = table(rows, width, lambda i, j: sum(m["x"][i][k] * m["V"][k][j] for k in range(d_in)) + bias("c", j))
+    f, slope, in_beta = act("value"), act("x"), act("beta")
+    h = table(rows, width, lambda i, j: f[i][j] * v[i][j])
+    out: dict[str, Any] = {"value": h}
+    dh = dy
+    if "W2" in m:
+        w2 = m["W2"]
+        out["value"] = table(rows, d_out, lambda i, o: sum(h[i][j] * w2[j][o] for j in range(width)) + bias("b2", o))
+        out["W2"] = table(width, d_out, lambda j, o: sum(h[i][j] * dy[i][o] for i in range(rows)))
+        out["b2"] = [sum(dy[i][o] for i in range(rows)) for o in range(d_out)]
+        dh = table(rows, width, lambda i, j: sum(dy[i][o] * w2[j][o] for o in range(d_out)))
+    dg = table(rows, width, lambda i, j: dh[i][j] * slope[i][j] * v[i][j])
+    dv = table(rows, width, lambda i, j: dh[i][j] * f[i][j])
+    out["x"] = table(
+        rows, d_in, lambda i, k: sum(dg[i][j] * m["W"][k][j] + dv[i][j] * m["V"][k][j] for j in range(width))
+    )
+    out["W"] = table(d_in, width, lambda k, j: sum(m["x"][i][k] * dg[i][j] for i in range(rows)))
+    out["V"] = table(d_in, width, lambda k, j: sum(m["x"][i][k] * dv[i][j] for i in range(rows)))
+    out["b"] = [sum(dg[i][j] for i in range(rows)) for j in range(width)]
+    out["c"] = [sum(dv[i][j] for i in range(rows)) for j in range(width)]
+    by_channel = [sum(dh[i][j] * in_beta[i][j] * v[i][j] for i in range(rows)) for j in range(width)]
+    out["beta"] = by_channel if np.ndim(beta) else sum(by_channel)
+    return out
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("form", ["linear", "linear with biases", "ffn", "ffn with biases"])
+def test_a_projection_agrees_with_sums_over_indices(activation: str, form: str) -> None:
+    rng = np.random.default_rng(2)
+    shapes: dict[str, tuple[int, ...]] = {"x": (2, 3), "W": (3, 4), "V": (3, 4)}
+    if form.startswith("ffn"):
+        shapes["W2"] = (4, 2)
+    if form.endswith("biases"):
+        shapes |= {"b": (4,), "c": (4,)} | ({"b2": (2,)} if form.startswith("ffn") else {})
+    arguments = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
+    cotangent = rng.standard_normal((2, 2 if form.startswith("ffn") else 4))
+    for beta in (np.array(1.5), np.array([1.0, -0.5, 0.0, 2.0])):
+        exact = exact_projection(arguments, cotangent, activation=activation, beta=beta)
+        with mp.workprec(400):
+            slow = _slow_projection(arguments, cotangent, activation, beta)
+            assert set(exact) == {"value", "beta", *arguments}
+            for name, (high, low) in exact.items():
+                expected = np.array(slow[name], object)
+                assert high.shape == expected.shape
+                for h, rest, t in zip(high.ravel(), low.ravel(), expected.ravel(), strict=True):
+                    assert abs(mpf(float(h)) + mpf(float(rest)) - t) <= mpf(2) ** -95, name
