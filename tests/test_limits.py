@@ -435,3 +435,12 @@ def test_a_derivative_that_vanishes_at_minus_infinity_is_plus_zero(backend_name:
     for function, static in (("silu", {}), ("gelu", {"approximate": "none"}), ("gelu", {"approximate": "tanh"})):
         _, (dx,) = one.vjp(function, (padded([-np.inf], form),), padded([1.0], form), **static)
         assert dx[0] == 0 and not np.signbit(dx[0])
+
+
+@every_backend
+@every_dtype
+def test_a_zero_value_without_offset_keeps_its_sign(backend_name: str, dtype: str) -> None:
+    one, form = backend(backend_name), FORMATS[dtype]
+    x = pack(padded([2.0, -2.0], form), padded([-0.0, -0.0], form), 0, "gate_last")
+    y = one.call("clamped_swiglu", x, offset=0.0)
+    assert np.signbit(y[:2]).tolist() == [True, False]

@@ -92,12 +92,12 @@ def clamped_rule(gate: Array, value: Array, *, alpha: float, limit: float, offse
     """
 
     def in_gate(gate: Float64, value: Float64) -> Wide:
-        g, v = clamped(gate, value, limit)
+        g, v = clamped(gate, value, limit, offset)
         inside = np.where(gate > limit, 0.0, 1.0)
-        return IN_X["swish"](g, np.full_like(g, alpha)) * wide(v + offset) * wide(inside)
+        return IN_X["swish"](g, np.full_like(g, alpha)) * wide(v) * wide(inside)
 
     def in_value(gate: Float64, value: Float64) -> Wide:
-        g, _ = clamped(gate, value, limit)
+        g, _ = clamped(gate, value, limit, offset)
         inside = np.where(np.isnan(value), value, np.where(np.abs(value) > limit, 0.0, 1.0))
         return swish_formula(g, np.full_like(g, alpha)) * wide(inside)
 

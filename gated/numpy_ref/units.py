@@ -196,16 +196,16 @@ def clamped_swiglu(
     gate, value = split(x, axis, layout)
 
     def formula(gate: Float64, value: Float64) -> Wide:
-        g, v = clamped(gate, value, limit)
-        return swish_formula(g, np.full_like(g, alpha)) * wide(v + offset)
+        g, v = clamped(gate, value, limit, offset)
+        return swish_formula(g, np.full_like(g, alpha)) * wide(v)
 
     return elementwise(formula, gate, value, like=gate)
 
 
-def clamped(gate: Float64, value: Float64, limit: float) -> tuple[Float64, Float64]:
-    """min(gate, limit) and clip(value, -limit, limit); nan stays nan, and a zero keeps its sign."""
+def clamped(gate: Float64, value: Float64, limit: float, offset: float) -> tuple[Float64, Float64]:
+    """min(gate, limit) and clip(value, -limit, limit) + offset; nan stays nan, and a zero keeps its sign."""
     v = np.where(value > limit, limit, np.where(value < -limit, -limit, value))
-    return np.where(gate > limit, limit, gate), v
+    return np.where(gate > limit, limit, gate), v + offset if offset else v
 
 
 def gated_unit(gate: Array, value: Array, *, activation: str = "swish", beta: float | Array = 1.0) -> Array:

@@ -72,7 +72,11 @@ class Form(NamedTuple):
 
     def value_factor(self, value: Tensor) -> Tensor:
         """B(value)"""
-        return value if self.limit is None else value.clamp(-self.limit, self.limit) + self.offset
+        if self.limit is None:
+            return value
+        clamped = value.clamp(-self.limit, self.limit)
+        # Without an offset a zero keeps its sign.
+        return clamped + self.offset if self.offset else clamped
 
     def value_mask(self, value: Tensor) -> Tensor | None:
         """B'(value), None where it is 1."""
