@@ -159,27 +159,26 @@ def _validate_functions(options: argparse.Namespace) -> int:
     _require("flint", "oracle")
     from gated.conformance import report, runner
 
-    adapters, skipped = _adapters(options)
+    names, skipped = _backends(options)
     functions = options.functions or tuple(ARRAY_PARAMETERS)
     dtypes = options.dtypes or DTYPES
     _writable(options.json)
-    names = [adapter.name for adapter in adapters]
     rows: list[runner.Row] = []
     with _progress("validating", len(functions) * len(dtypes) * len(names)) as advance:
-        for row in _rows(options, adapters, functions, dtypes):
+        for row in _rows(options, names, functions, dtypes):
             rows.append(row)
             advance(f"{row.function} {row.dtype} {row.backend}")
     rows.sort(key=lambda row: (functions.index(row.function), dtypes.index(row.dtype), names.index(row.backend)))
     console = _console()
     report.print_rows(console, rows)
-    console.print(_versions_line(adapters))
+    console.print(_versions_line(names, options.device))
     console.print(report.summary(rows, skipped))
     _write_json(options.json, report.as_json(rows, skipped, runner.versions(), seed=options.seed))
     return OK if runner.within(rows) else NOT_WITHIN
 
 
 def _rows(
-    options: argparse.Namespace, adapters: Sequence[Adapter], functions: Sequence[str], dtypes: Sequence[str]
+    options: argparse.Namespace, names: Sequence[str], functions: Sequence[str], dtypes: Sequence[str]
 ) -> Iterator[Row]:
     """The rows, by several processes where that pays: processes take seconds to start."""
     from gated.conformance import runner
@@ -189,8 +188,7 @@ def _rows(
         on_cpu = options.device in (None, "cpu")
         jobs = min(4, os.cpu_count() or 1) if on_cpu and len(functions) * len(dtypes) >= _MANY else 1
     if jobs == 1:
-        return runner.run(adapters, functions, dtypes, seed=options.seed)
-    names = [adapter.name for adapter in adapters]
+        return runner.run(_adapters(names, options.device), functions, dtypes, seed=options.seed)
     return runner.run_in_processes(names, functions, dtypes, jobs=jobs, device=options.device, seed=options.seed)
 
 
@@ -201,7 +199,8 @@ def _validate_model(options: argparse.Namespace) -> int:
 
     try:
         model = ModelFile(options.gguf)
-        adapters, skipped = _adapters(options)
+        names, skipped = _backends(options)
+        adapters = _adapters(names, options.device)
         _writable(options.json)
         rows = []
         with _progress("layers", len(model.layers)) as advance:
@@ -214,34 +213,47 @@ def _validate_model(options: argparse.Namespace) -> int:
         raise UsageError(str(error)) from error
     console = _console()
     report.print_layers(console, model, rows)
-    console.print(_versions_line(adapters))
+    console.print(_versions_line(names, options.device))
     for name, reason in skipped.items():
         console.print(f"skipped: {name}: {reason}")
     _write_json(options.json, report.layers_as_json(model, rows, skipped, versions(), seed=options.seed))
     return OK if all(row.agrees for row in rows) else NOT_WITHIN
 
 
-def _adapters(options: argparse.Namespace) -> tuple[list[Adapter], dict[str, str]]:
-    """The adapters to run, and the backends that are skipped with the reason. One asked for by name must be there."""
-    from gated.conformance.adapters import is_installed, load
+def _backends(options: argparse.Namespace) -> tuple[list[str], dict[str, str]]:
+    """The backends to run, and those skipped with the reason. One asked for by name must be there."""
+    from gated.conformance.adapters import is_installed
 
     if options.device and options.backends == ("numpy",):
         raise UsageError("--device: numpy computes on the CPU only")
     chosen, skipped = [], {}
     for name in options.backends or BACKENDS:
-        backend = BACKENDS[name]
-        if not is_installed(name) and options.backends is None:
-            skipped[name] = missing_framework(backend.module, backend.requires, backend.extra)
+        if is_installed(name):
+            chosen.append(name)
             continue
-        try:
-            chosen.append(load(name, None if name == "numpy" else options.device))
-        except ValueError as error:
-            raise UsageError(f"--device: {error}") from error
+        backend = BACKENDS[name]
+        reason = missing_framework(backend.module, backend.requires, backend.extra)
+        if options.backends is not None:
+            raise UsageError(reason)
+        skipped[name] = reason
     return chosen, skipped
 
 
-def _versions_line(adapters: Sequence[Adapter]) -> str:
-    return f"gated {__version__}; " + ", ".join(adapter.version() for adapter in adapters) + "."
+def _adapters(names: Sequence[str], device: str | None) -> list[Adapter]:
+    from gated.conformance.adapters import load
+
+    try:
+        return [load(name, None if name == "numpy" else device) for name in names]
+    except ValueError as error:
+        raise UsageError(f"--device: {error}") from error
+
+
+def _versions_line(names: Sequence[str], device: str | None) -> str:
+    from gated.conformance.runner import versions
+
+    found = versions()
+    packages = ", ".join(f"{name} {found[name]}" for name in names)
+    return f"gated {__version__}; {packages}; device: {device or 'default'}."
 
 
 def _console() -> Any:

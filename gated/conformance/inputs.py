@@ -52,15 +52,20 @@ def random_bits(form: Format, rng: np.random.Generator, count: int) -> Array:
 
 
 def line(form: Format, rng: np.random.Generator, size: int) -> Array:
-    """About ``size`` numbers from all over the format, or all 65,536 of a 16-bit one when ``size`` admits them."""
+    """About ``size`` numbers from all over the format, or all 65,536 of a 16-bit one when ``size`` admits them.
+
+    From a size of 1024 on, every binade and sign comes up.
+    """
     if form.bits.itemsize == 2 and size >= 2**16:
         return all_patterns(form)
     count = 2 * (form.highest - form.lowest + form.precision)
-    each = max(1, size // (2 * count))
+    spread = binades(form, rng, max(1, size // (2 * count)))
+    if size < 1024:
+        spread = rng.choice(spread, size // 2, replace=False)
     return np.concatenate(
         [
             specials(form),
-            binades(form, rng, each),
+            spread,
             thresholds(form, rng, max(1, size // 20)),
             random_bits(form, rng, size // 4),
         ]

@@ -59,6 +59,16 @@ def _finite_sign(activation: str, partial: str, x: Float64, beta: Float64) -> Fl
     return np.sign(total)
 
 
+def _product(*factors: Float64) -> Float64:
+    """The product of numbers of any magnitude, of which no part leaves the range unless the whole does."""
+    mantissa, exponent = np.ones(()), np.zeros((), np.int32)
+    for factor in factors:
+        part, power = np.frexp(factor)
+        mantissa = mantissa * part
+        exponent = exponent + np.where(np.isfinite(factor), power, 0)
+    return np.ldexp(mantissa, exponent)
+
+
 def special_products(
     activation: str, partial: str, cotangent: Float64, gate: Float64, value: Float64, beta: Float64
 ) -> Float64:
@@ -71,7 +81,7 @@ def special_products(
         # Times an infinity, only the sign of a finite activation matters, and whether it is zero.
         at_limit = ~(np.isfinite(gate) & (np.isfinite(beta) | (activation != "swish")))
         factor = np.where(at_limit, limit, _finite_sign(activation, partial, gate, beta))
-        product = cotangent * (factor * value)
+        product = _product(cotangent, factor, value)
     absent = np.isnan(value) | np.isnan(cotangent)
     if (activation, partial) != ("identity", "x"):
         absent |= np.isnan(gate)

@@ -59,8 +59,8 @@ def print_rows(console: Console, rows: Sequence[Row]) -> None:
             console.print(f"{row.function} {row.dtype} {row.backend}: {where}")
     console.print(
         "Errors in ulp, the largest in proportion to its bound. inf: nan, an infinity or a zero's sign is wrong.\n"
-        "float64 is held against ball arithmetic, the narrower dtypes against the reference in float64. "
-        "Bounds marked ~ are the\nrounding bounds of a matrix product or a sum at that element."
+        "float64 is held against ball arithmetic, the narrower dtypes against the reference in float64, infinities\n"
+        "and the signs of zeros against rules. Bounds marked ~ are the rounding bounds of a product or a sum there."
     )
     for row in rows:
         for one in row.all:

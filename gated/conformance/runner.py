@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import multiprocessing
+import os
 import platform
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -161,6 +162,8 @@ _loaded: list[Adapter] = []
 
 
 def _start_process(backends: Sequence[str], device: str | None) -> None:
+    # Several processes share a GPU only if none of them takes all of its memory.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     _loaded.extend(load(name, None if name == "numpy" else device) for name in backends)
 
 

@@ -29,9 +29,6 @@ class Adapter(Protocol):
     flushes: bool
     """Whether results below the smallest normal number may come back as zeros."""
 
-    def version(self) -> str:
-        """The framework and its version, for a report."""
-
     def value_and_cotangents(
         self,
         function: str,

@@ -34,9 +34,6 @@ class JaxAdapter:
     def __init__(self, device: jax.Device) -> None:
         self.device = device
 
-    def version(self) -> str:
-        return f"jax {jax.__version__} on {self.device.platform}"
-
     def value_and_cotangents(
         self, function: str, primals: Sequence[Any], cotangent: Any, static: Mapping[str, Any]
     ) -> tuple[Any, tuple[Any, ...]]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 import gated.numpy_ref as reference
 
 __all__ = ["load"]
@@ -17,9 +15,6 @@ class NumpyAdapter:
 
     name = "numpy"
     flushes = False
-
-    def version(self) -> str:
-        return f"numpy {np.__version__}"
 
     def value_and_cotangents(
         self, function: str, primals: Sequence[Any], cotangent: Any, static: Mapping[str, Any]

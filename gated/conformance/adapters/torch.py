@@ -43,9 +43,6 @@ class TorchAdapter:
         self.device = device
         self.flushes = device.type != "cpu"
 
-    def version(self) -> str:
-        return f"torch {torch.__version__} on {self.device}"
-
     def value_and_cotangents(
         self, function: str, primals: Sequence[Any], cotangent: Any, static: Mapping[str, Any]
     ) -> tuple[Any, tuple[Any, ...]]:
