@@ -60,7 +60,7 @@ def line(form: Format, rng: np.random.Generator, size: int) -> Array:
         return all_patterns(form)
     count = 2 * (form.highest - form.lowest + form.precision)
     spread = binades(form, rng, max(1, size // (2 * count)))
-    if size < 1024:
+    if size < 1024 and len(spread) > size // 2:
         spread = rng.choice(spread, size // 2, replace=False)
     return np.concatenate(
         [
