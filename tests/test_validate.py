@@ -157,6 +157,20 @@ def test_a_numbers_gradient_that_is_not_summed_right_is_found() -> None:
         assert verdicts(short, "swish", dtype) == {"not met"}
 
 
+def test_the_largest_error_is_shown_where_another_is_nearer_its_bound(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Where a rounded argument has an allowance, the largest error is not the one nearest its bound."""
+    (row,) = runner.run([adapters.load("torch")], ["swish"], ["float32"], size=2000)
+    top = row.largest(gradient=False)
+    assert top is not None and row.value is not None
+    assert top.largest == max(one.largest for one in row.all if one.quantity == "value")
+    assert all(one.largest >= one.error for one in row.all)
+    assert cli.main(["validate", "--backends", "torch", "--functions", "swish", "--dtypes", "float32"]) == 0
+    out = capsys.readouterr().out
+    assert "; max at " in out
+
+
 def test_a_wrong_dtype_and_a_wrong_shape_are_found() -> None:
     assert verdicts(lambda value, *rest: (value.astype(np.float64), rest[0]), "relu", "float32") == {"not met"}
     assert verdicts(lambda value, *rest: (value[:-1], rest[0]), "relu", "float32") == {"not met"}

@@ -27,7 +27,7 @@ def print_rows(console: Console, rows: Sequence[Row]) -> None:
     table = _table(console)
     for name in ("function", "dtype", "backend"):
         table.add_column(name, no_wrap=True)
-    for name in ("inputs", "value", "bound", "gradient", "bound"):
+    for name in ("inputs", "value max", "nearest/bound", "gradient max", "nearest/bound"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     # Where there is no room for it beside the numbers, the place of the largest error stands below them.
@@ -40,14 +40,14 @@ def print_rows(console: Console, rows: Sequence[Row]) -> None:
             table.add_section()
         shown = row.function if row.function != previous else ""
         previous = row.function
-        where = _where(row.worst) if not row.failure else row.failure
+        where = _where(row)
         table.add_row(
             shown,
             row.dtype,
             row.backend,
             f"{row.inputs:,}",
-            *_error_and_bound(row.value),
-            *_error_and_bound(row.gradient),
+            *_error_and_bound(row.value, row.largest(gradient=False)),
+            *_error_and_bound(row.gradient, row.largest(gradient=True)),
             Text(row.verdict, style=_STYLE[row.verdict]),
             *([where] if beside else []),
         )
@@ -55,10 +55,10 @@ def print_rows(console: Console, rows: Sequence[Row]) -> None:
     if not beside:
         console.print("The largest errors are at:", style="bold")
         for row in rows:
-            where = _where(row.worst) if not row.failure else row.failure
+            where = _where(row)
             console.print(f"{row.function} {row.dtype} {row.backend}: {where}")
     console.print(
-        "Errors in ulp, the largest in proportion to its bound. inf: nan, an infinity or a zero's sign is wrong.\n"
+        "Errors in ulp: the largest, and the one nearest its own bound. inf: nan, infinity or a zero's sign is wrong.\n"
         "float64 is held against ball arithmetic, the narrower dtypes against the reference in float64, infinities\n"
         "and the signs of zeros against rules. Bounds marked ~ are the rounding bounds of a product or a sum there."
     )
@@ -75,17 +75,25 @@ def _table(console: Console) -> Table:
     return Table(box=None if narrow else box.SIMPLE_HEAD, pad_edge=False, collapse_padding=narrow, header_style="bold")
 
 
-def _error_and_bound(one: Measurement | None) -> tuple[Text | str, str]:
-    if one is None:
+def _error_and_bound(one: Measurement | None, largest: Measurement | None) -> tuple[str, Text | str]:
+    if one is None or largest is None:
         return "-", "-"
     bound = f"~{one.bound:.3g}" if one.rounding_bound else f"{one.bound:.4g}"
-    return Text(f"{one.error:.3g}", style="" if one.share <= 1 else "bold red"), bound
+    return f"{largest.largest:.3g}", Text(f"{one.error:.3g}/{bound}", style="" if one.share <= 1 else "bold red")
 
 
-def _where(one: Measurement | None) -> str:
-    if one is None:
-        return ""
-    inputs = " ".join(f"{name}={number}" for name, number in one.at.items())
+def _where(row: Row) -> str:
+    """What failed; or where the error nearest its bound is, and the largest of all if that is another."""
+    worst = row.worst
+    if row.failure or worst is None:
+        return row.failure
+    where = _place(worst, worst.at)
+    top = max(row.all, key=lambda one: one.largest)
+    return where if top.largest <= worst.error else f"{where}; max at {_place(top, top.largest_at)}"
+
+
+def _place(one: Measurement, at: dict[str, str]) -> str:
+    inputs = " ".join(f"{name}={number}" for name, number in at.items())
     return ", ".join(part for part in (one.quantity, one.case, inputs) if part)
 
 
@@ -158,6 +166,8 @@ def _measurement(one: Measurement) -> dict[str, Any]:
         "quantity": one.quantity,
         "case": one.case,
         "error_ulp": _finite(one.error),
+        "largest_ulp": _finite(one.largest),
+        "largest_at": one.largest_at,
         "class_wrong": math.isinf(one.error),
         "bound_ulp": _finite(one.bound),
         "rounding_bound": one.rounding_bound,

@@ -38,8 +38,12 @@ class Measurement:
     error: float
     """In ulp; inf: the class is wrong (nan, an infinity, a zero of the wrong sign, a wrong dtype or shape)."""
     bound: float
+    largest: float
+    """The largest error of all elements, whatever their bounds: those differ where the contract's allowance does."""
+    largest_at: dict[str, str]
+    """Its inputs, in decimal."""
     at: dict[str, str]
-    """The inputs there, in decimal."""
+    """The inputs of the element nearest its bound, in decimal."""
     bits: dict[str, str]
     """The inputs there, as bit patterns in hex."""
     computed: str
@@ -76,6 +80,11 @@ class Row:
         worst = getattr(self, kind)
         if worst is None or measurement.share > worst.share:
             setattr(self, kind, measurement)
+
+    def largest(self, *, gradient: bool) -> Measurement | None:
+        """The measurement with the largest error of the value or of the gradients, whatever the bound there."""
+        kinds = [one for one in self.all if (one.quantity != "value") == gradient]
+        return max(kinds, key=lambda one: one.largest, default=None)
 
     @property
     def worst(self) -> Measurement | None:
@@ -174,13 +183,13 @@ def _rows(function: str, dtype: str, seed: int, size: int | None) -> list[Row]:
 def measure(adapter: Adapter, case: Case, dtype: str, row: Row) -> None:
     """Runs a case through a backend and adds its measurements to the row."""
     value, cotangents = adapter.value_and_cotangents(case.function, case.primals, case.cotangent, case.static)
-    row.add(_worst(case, case.quantities[0], np.asarray(value), dtype, adapter, "value"))
+    row.add(_measured(case, case.quantities[0], np.asarray(value), dtype, adapter, "value"))
     for quantity in case.quantities[1:]:
         cotangent = cotangents[ARRAY_PARAMETERS[case.function].index(quantity.name)]
-        row.add(_worst(case, quantity, np.asarray(cotangent), dtype, adapter, f"d {quantity.name}"))
+        row.add(_measured(case, quantity, np.asarray(cotangent), dtype, adapter, f"d {quantity.name}"))
 
 
-def _worst(
+def _measured(
     case: Case, quantity: Quantity, result: NDArray[Any], dtype: str, adapter: Adapter, name: str
 ) -> Measurement:
     form = FORMATS[dtype]
@@ -190,6 +199,7 @@ def _worst(
         shares = np.where(errors == 0, 0.0, errors / bounds)
     shares = np.where(np.isnan(shares), np.inf, shares)
     index = np.unravel_index(int(np.argmax(shares)), shares.shape)
+    top = np.unravel_index(int(np.argmax(errors)), errors.shape)
     part = quantity.unpack(result) if result.dtype == form.dtype else result
     fits = part.shape == errors.shape
     # The cotangent of a number is of no one input.
@@ -199,6 +209,8 @@ def _worst(
         case=case.label,
         error=float(errors[index]),
         bound=float(bounds[index]),
+        largest=float(errors[top]),
+        largest_at={name: f"{float(array[top]):.9g}" for name, array in named.items()},
         at={name: f"{float(array[index]):.9g}" for name, array in named.items()},
         bits={name: _hex(array[index], form.bits) for name, array in named.items()},
         computed=f"{float(part[index]):.9g}" if fits else f"{result.dtype} of shape {result.shape}",
