@@ -26,6 +26,7 @@ __all__ = [
     "backend_names",
     "backends",
     "console",
+    "job_count",
     "name_list",
     "progress",
     "require",
@@ -109,6 +110,13 @@ def adapters(names: Sequence[str], device: str | None) -> list[Adapter]:
         raise UsageError(f"--device: {error}") from error
 
 
+def job_count(options: argparse.Namespace) -> int:
+    """How many processes are worth starting for a lot of work: one on a device, one a core on the CPU."""
+    if options.jobs is not None:
+        return int(options.jobs)
+    return min(4, os.cpu_count() or 1) if options.device in (None, "cpu") else 1
+
+
 def versions_line(names: Sequence[str], device: str | None) -> str:
     """What was measured, for the foot of a report."""
     from gated.conformance.runner import versions
@@ -130,7 +138,7 @@ def console() -> Any:
 class progress:  # noqa: N801 - used as a function
     """A progress bar on the terminal; nothing where standard error is none."""
 
-    def __init__(self, label: str, total: int) -> None:
+    def __init__(self, label: str, total: int, *, done: int = 0) -> None:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -153,7 +161,7 @@ class progress:  # noqa: N801 - used as a function
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task("", total=total)
+        self._task = self._bar.add_task("", total=total, completed=done)
 
     def __enter__(self) -> Callable[[str], None]:
         self._bar.start()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gated.commands import exhaustive
 from gated.commands._shared import (
     NOT_WITHIN,
     OK,
@@ -17,6 +17,7 @@ from gated.commands._shared import (
     backend_names,
     backends,
     console,
+    job_count,
     name_list,
     progress,
     require,
@@ -69,12 +70,17 @@ def add(commands: Any) -> None:
     validate.add_argument(
         "--gguf", type=Path, metavar="FILE", help="instead: run the gated FFN of every layer of a GGUF model, float32"
     )
+    exhaustive.add_options(validate)
     validate.set_defaults(run=_validate)
 
 
 def _validate(options: argparse.Namespace) -> int:
     if options.gguf and (options.functions or options.dtypes):
         raise UsageError("--gguf runs gated_ffn in float32: it goes with neither --functions nor --dtypes")
+    if options.exhaustive:
+        if options.gguf or options.json:
+            raise UsageError("--exhaustive goes with neither --gguf nor --json: its results are files in --results")
+        return exhaustive.run(options)
     require("rich", "cli")
     return _validate_model(options) if options.gguf else _validate_functions(options)
 
@@ -107,10 +113,8 @@ def _rows(
     """The rows, by several processes where that pays: processes take seconds to start."""
     from gated.conformance import runner
 
-    jobs = options.jobs
-    if jobs is None:
-        on_cpu = options.device in (None, "cpu")
-        jobs = min(4, os.cpu_count() or 1) if on_cpu and len(functions) * len(dtypes) >= _MANY else 1
+    many = len(functions) * len(dtypes) >= _MANY
+    jobs = job_count(options) if many or options.jobs is not None else 1
     if jobs == 1:
         return runner.run(adapters(names, options.device), functions, dtypes, seed=options.seed)
     return runner.run_in_processes(names, functions, dtypes, jobs=jobs, device=options.device, seed=options.seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -33,25 +33,34 @@ class JaxAdapter:
 
     def __init__(self, device: jax.Device) -> None:
         self.device = device
+        self._compiled: dict[Any, Callable[..., Any]] = {}
 
     def value_and_cotangents(
         self, function: str, primals: Sequence[Any], cotangent: Any, static: Mapping[str, Any]
     ) -> tuple[Any, tuple[Any, ...]]:
-        fn = getattr(implementation, function)
         numbers = {i: primal for i, primal in enumerate(primals) if not isinstance(primal, np.ndarray)}
         constants = {name: one for name, one in static.items() if not isinstance(one, np.ndarray)}
-
-        def call(arrays: Sequence[Any], keywords: Mapping[str, Any], cotangent: Any) -> Any:
-            remaining = iter(arrays)
-            bound = [numbers[i] if i in numbers else next(remaining) for i in range(len(primals))]
-            value, pullback = implementation.vjp(fn, *bound, **constants, **keywords)
-            return value, pullback(cotangent)
-
+        # repr tells -0.0 from 0.0 and 1 from 1.0 from True, which a key of their own would not.
+        key = (function, len(primals), repr(numbers), repr(constants))
         with jax.enable_x64(True), jax.default_device(self.device):
             arrays = [to_jax(primal) for primal in primals if isinstance(primal, np.ndarray)]
             keywords = {name: to_jax(one) for name, one in static.items() if isinstance(one, np.ndarray)}
-            value, cotangents = jax.jit(call)(arrays, keywords, to_jax(cotangent))
+            call = self._compiled.setdefault(key, jax.jit(_call(function, len(primals), numbers, constants)))
+            value, cotangents = call(arrays, keywords, to_jax(cotangent))
             return from_jax(value), tuple(from_jax(one) for one in cotangents)
+
+
+def _call(function: str, count: int, numbers: Mapping[int, Any], constants: Mapping[str, Any]) -> Callable[..., Any]:
+    """A call with its pullback as a function of its arrays, to be jitted once and called with many."""
+    fn = getattr(implementation, function)
+
+    def call(arrays: Sequence[Any], keywords: Mapping[str, Any], cotangent: Any) -> Any:
+        remaining = iter(arrays)
+        bound = [numbers[i] if i in numbers else next(remaining) for i in range(count)]
+        value, pullback = implementation.vjp(fn, *bound, **constants, **keywords)
+        return value, pullback(cotangent)
+
+    return call
 
 
 def load(device: str | None) -> JaxAdapter:

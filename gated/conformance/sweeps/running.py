@@ -1,0 +1,114 @@
+"""Runs the units of a sweep by several processes, and records each in the journal."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from pathlib import Path
+from typing import Final
+
+from gated.conformance.adapters import Adapter, load
+from gated.conformance.sweeps.catalogue import SWEEPS
+from gated.conformance.sweeps.journal import Journal
+from gated.conformance.sweeps.numbers import measure_numbers
+from gated.conformance.sweeps.pairs import measure_pairs
+from gated.conformance.sweeps.tally import Tally
+from gated.contract import BACKENDS
+
+__all__ = ["code_digest", "measure_unit", "run_units"]
+
+# One thread a process: the processes share the cores out by themselves.
+_ONE_THREAD: Final = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+}
+
+
+def measure_unit(sweep: str, adapter: Adapter, unit: int) -> dict[str, Tally]:
+    """What one unit of a sweep finds in a backend."""
+    found = SWEEPS[sweep]
+    return (measure_pairs if found.pairs else measure_numbers)(found, adapter, unit)
+
+
+def code_digest(backend: str) -> str:
+    """SHA-256 of the backend's source files and of the contract that they share, in the order of their names."""
+    import gated
+
+    package = Path(gated.__file__).parent
+    folder = package / BACKENDS[backend].module.removeprefix("gated.")
+    digest = hashlib.sha256()
+    for path in [package / "contract.py", *sorted(folder.rglob("*.py"))]:
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def run_units(journal: Journal, *, jobs: int, device: str | None = None) -> Iterator[int]:
+    """Does the units that remain, and gives each when its line is written.
+
+    Args:
+        jobs: processes; 1 measures in this one.
+        device: as in :func:`gated.conformance.adapters.load`.
+
+    Raises:
+        Exception: what the backend raised. What was recorded until then stays.
+    """
+    header = journal.header
+    target = None if header.backend == "numpy" else device
+    if jobs == 1:
+        adapter = load(header.backend, target)
+        for unit in journal.remaining:
+            journal.add(unit, *_timed(lambda unit=unit: measure_unit(header.sweep, adapter, unit)))  # type: ignore[misc]
+            yield unit
+        return
+    spawn = multiprocessing.get_context("spawn")
+    before = {name: os.environ.get(name) for name in _ONE_THREAD}
+    os.environ.update({name: value for name, value in _ONE_THREAD.items() if before[name] is None})
+    try:
+        with ProcessPoolExecutor(jobs, spawn, _start, (header.backend, target)) as pool:
+            yield from _drain(pool, journal, jobs)
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+
+
+def _drain(pool: ProcessPoolExecutor, journal: Journal, jobs: int) -> Iterator[int]:
+    """A few units ahead of the processes, so that an interruption has little to wait for."""
+    queue = iter(journal.remaining)
+    pending: dict[Future[tuple[float, dict[str, Tally]]], int] = {}
+    try:
+        while True:
+            while len(pending) < 2 * jobs and (unit := next(queue, None)) is not None:
+                pending[pool.submit(_unit, journal.header.sweep, unit)] = unit
+            if not pending:
+                return
+            for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                unit = pending.pop(future)
+                journal.add(unit, *future.result())
+                yield unit
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+_loaded: list[Adapter] = []
+
+
+def _start(backend: str, device: str | None) -> None:
+    _loaded.append(load(backend, device))
+
+
+def _unit(sweep: str, unit: int) -> tuple[float, dict[str, Tally]]:
+    return _timed(lambda: measure_unit(sweep, _loaded[0], unit))
+
+
+def _timed(measure: Callable[[], dict[str, Tally]]) -> tuple[float, dict[str, Tally]]:
+    start = time.perf_counter()
+    tallies = measure()
+    return time.perf_counter() - start, tallies
