@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -200,19 +198,26 @@ def units(path: Path) -> dict[int, Any]:
     return {line["unit"]: line["quantities"] for line in lines}
 
 
+@pytest.mark.skipif(not Path("/proc").exists(), reason="finds a process's children in /proc")
 def test_a_killed_sweep_goes_on_without_losing_or_repeating_a_unit(tmp_path: Path) -> None:
     path = tmp_path / "killed" / "sigmoid-float32.numpy.shard-7-of-512.jsonl"
     command = [sys.executable, "-m", "gated.cli", "validate", *SHARD, "--jobs", "2", "--results", str(path.parent)]
-    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 120
         while not path.exists() or path.read_bytes().count(b"\n") < 3:
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.005)
+        workers = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait()
+    # Its processes end, too.
+    assert workers
+    while any(Path(f"/proc/{pid}/stat").exists() for pid in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     before = units(path) if path.read_bytes().endswith(b"\n") else {}
     assert len(before) < 8
     assert subprocess.run(command, stderr=subprocess.PIPE, check=False).returncode == 0

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gated.conformance.adapters import Adapter, load
+from gated.conformance.adapters import FORMS, Adapter, load
 from gated.conformance.error import FORMATS, ulp_exponent
 from gated.conformance.sweeps.catalogue import SWEEPS, Sweep
 from gated.conformance.sweeps.enclosures import RUN, run
@@ -233,6 +233,19 @@ def test_pairs_of_a_few_gates_are_within_the_contract(name: str, backend: str, g
     unit = (int(np.array(gate, sweep.form.dtype).view(np.uint16)) << 16) // sweep.unit
     for quantity, tally in measure_unit(name, load(backend), unit).items():
         assert (tally.failing, tally.error <= 0.51) == (0, True), quantity
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", [*WIDE, *PAIRS])
+def test_the_other_forms_of_a_backend_are_within_the_contract(name: str, form: str) -> None:
+    """Compiled, and not jitted: other instructions, the same bounds, where the curves turn and where they end."""
+    sweep = SWEEPS[name]
+    adapter = load(form)
+    for number in (-100.0, -1.28, 0.3):
+        pattern = int(np.array(number, sweep.form.dtype).view(sweep.form.bits))
+        unit = (pattern << 16 if sweep.pairs else pattern) // sweep.unit
+        for quantity, tally in measure_unit(name, adapter, unit).items():
+            assert (tally.failing, tally.share <= 1) == (0, True), (quantity, tally)
 
 
 # All inputs of the 16-bit dtypes, each backend

@@ -70,9 +70,11 @@ def at_least(least: int) -> Callable[[str], int]:
 
 
 def backend_names(text: str) -> tuple[str, ...]:
-    """Backends by name (numpy) or by package (numpy_ref), for argparse."""
+    """Backends by name (numpy) or by package (numpy_ref), or their other forms, for argparse."""
+    from gated.conformance.adapters import FORMS
+
     short = [name.strip().removesuffix("_ref").removesuffix("_impl") for name in text.split(",")]
-    return name_list(tuple(BACKENDS))(",".join(short))
+    return name_list((*BACKENDS, *FORMS))(",".join(short))
 
 
 def require(package: str, extra: str) -> None:
@@ -83,7 +85,7 @@ def require(package: str, extra: str) -> None:
 
 def backends(options: argparse.Namespace) -> tuple[list[str], dict[str, str]]:
     """The backends to run, and those skipped with the reason. One asked for by name must be there."""
-    from gated.conformance.adapters import is_installed
+    from gated.conformance.adapters import is_installed, of_backend
 
     if options.device and options.backends == ("numpy",):
         raise UsageError("--device: numpy computes on the CPU only")
@@ -92,7 +94,7 @@ def backends(options: argparse.Namespace) -> tuple[list[str], dict[str, str]]:
         if is_installed(name):
             chosen.append(name)
             continue
-        backend = BACKENDS[name]
+        backend = BACKENDS[of_backend(name)]
         reason = missing_framework(backend.module, backend.requires, backend.extra)
         if options.backends is not None:
             raise UsageError(reason)
@@ -119,10 +121,11 @@ def job_count(options: argparse.Namespace) -> int:
 
 def versions_line(names: Sequence[str], device: str | None) -> str:
     """What was measured, for the foot of a report."""
+    from gated.conformance.adapters import of_backend
     from gated.conformance.runner import versions
 
     found = versions()
-    packages = ", ".join(f"{name} {found[name]}" for name in names)
+    packages = ", ".join(f"{name} {found[name]}" for name in dict.fromkeys(map(of_backend, names)))
     return f"gated {__version__}; {packages}; device: {device or 'default'}."
 
 

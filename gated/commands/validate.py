@@ -81,6 +81,8 @@ def _validate(options: argparse.Namespace) -> int:
         if options.gguf or options.json:
             raise UsageError("--exhaustive goes with neither --gguf nor --json: its results are files in --results")
         return exhaustive.run(options)
+    if forms := [name for name in options.backends or () if name not in BACKENDS]:
+        raise UsageError(f"--backends: {', '.join(forms)} is for --exhaustive")
     require("rich", "cli")
     return _validate_model(options) if options.gguf else _validate_functions(options)
 

@@ -13,13 +13,21 @@ from typing import Any, Final, Protocol, cast
 
 from gated.contract import BACKENDS, missing_framework
 
-__all__ = ["ADAPTERS", "Adapter", "is_installed", "load"]
+__all__ = ["ADAPTERS", "FORMS", "Adapter", "is_installed", "load", "of_backend"]
 
 ADAPTERS: Final[Mapping[str, str]] = {
     "numpy": "gated.conformance.adapters.numpy",
     "torch": "gated.conformance.adapters.torch",
     "jax": "gated.conformance.adapters.jax",
 }
+
+FORMS: Final[Mapping[str, str]] = {"torch-compiled": "torch", "jax-eager": "jax"}
+"""The other forms in which a backend runs, for sweeps: through ``torch.compile``, and without ``jax.jit``."""
+
+
+def of_backend(name: str) -> str:
+    """The backend of an adapter."""
+    return FORMS.get(name, name)
 
 
 class Adapter(Protocol):
@@ -51,18 +59,19 @@ class Adapter(Protocol):
 
 def is_installed(name: str) -> bool:
     """Whether the framework of a backend can be imported; it is not imported to find out."""
-    return importlib.util.find_spec(BACKENDS[name].requires) is not None
+    return importlib.util.find_spec(BACKENDS[of_backend(name)].requires) is not None
 
 
 def load(name: str, device: str | None = None) -> Adapter:
-    """The adapter ``name`` on ``device`` (None: the framework's default).
+    """The adapter ``name``, of a backend or of a form of one, on ``device`` (None: the framework's default).
 
     Raises:
         ModuleNotFoundError: the framework is not installed; the text names the extra.
         ValueError: the framework has no such device.
     """
-    backend = BACKENDS[name]
+    backend = BACKENDS[of_backend(name)]
     if not is_installed(name):
         raise ModuleNotFoundError(missing_framework(backend.module, backend.requires, backend.extra))
-    module = importlib.import_module(ADAPTERS[name])
-    return cast(Adapter, module.load(device))
+    module = importlib.import_module(ADAPTERS[of_backend(name)])
+    make = module.load_form if name in FORMS else module.load
+    return cast(Adapter, make(device))

@@ -1,4 +1,4 @@
-"""JAX, jitted."""
+"""JAX: jitted, and an operation at a time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 import gated.jax_impl as implementation
 
-__all__ = ["from_jax", "load", "to_jax"]
+__all__ = ["from_jax", "load", "load_form", "to_jax"]
 
 
 def to_jax(x: Any) -> Any:
@@ -63,9 +63,30 @@ def _call(function: str, count: int, numbers: Mapping[int, Any], constants: Mapp
     return call
 
 
+class EagerJaxAdapter(JaxAdapter):
+    """Without :func:`jax.jit`: each operation is compiled and rounded by itself."""
+
+    name = "jax-eager"
+
+    def value_and_cotangents(
+        self, function: str, primals: Sequence[Any], cotangent: Any, static: Mapping[str, Any]
+    ) -> tuple[Any, tuple[Any, ...]]:
+        with jax.disable_jit():
+            return super().value_and_cotangents(function, primals, cotangent, static)
+
+
 def load(device: str | None) -> JaxAdapter:
     """JAX on a platform ("cpu", "cuda", "tpu"), its default if None."""
+    return JaxAdapter(_device(device))
+
+
+def load_form(device: str | None) -> EagerJaxAdapter:
+    """As :func:`load`, without jit."""
+    return EagerJaxAdapter(_device(device))
+
+
+def _device(device: str | None) -> jax.Device:
     try:
-        return JaxAdapter(jax.devices(device)[0])
+        return jax.devices(device)[0]
     except RuntimeError as error:
         raise ValueError(f'jax cannot use the device "{device}": {str(error).splitlines()[0]}') from error

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Final
 
-from gated.conformance.adapters import Adapter, load
+from gated.conformance.adapters import Adapter, load, of_backend
 from gated.conformance.sweeps.catalogue import SWEEPS
 from gated.conformance.sweeps.journal import Journal
 from gated.conformance.sweeps.numbers import measure_numbers
@@ -19,15 +20,15 @@ from gated.conformance.sweeps.pairs import measure_pairs
 from gated.conformance.sweeps.tally import Tally
 from gated.contract import BACKENDS
 
-__all__ = ["code_digest", "measure_unit", "run_units"]
+__all__ = ["ONE_THREAD", "code_digest", "measure_unit", "run_units"]
 
-# One thread a process: the processes share the cores out by themselves.
-_ONE_THREAD: Final = {
+ONE_THREAD: Final = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
 }
+"""The environment of a process that uses one thread: several of them share the cores out by themselves."""
 
 
 def measure_unit(sweep: str, adapter: Adapter, unit: int) -> dict[str, Tally]:
@@ -41,7 +42,7 @@ def code_digest(backend: str) -> str:
     import gated
 
     package = Path(gated.__file__).parent
-    folder = package / BACKENDS[backend].module.removeprefix("gated.")
+    folder = package / BACKENDS[of_backend(backend)].module.removeprefix("gated.")
     digest = hashlib.sha256()
     for path in [package / "contract.py", *sorted(folder.rglob("*.py"))]:
         digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
@@ -67,8 +68,8 @@ def run_units(journal: Journal, *, jobs: int, device: str | None = None) -> Iter
             yield unit
         return
     spawn = multiprocessing.get_context("spawn")
-    before = {name: os.environ.get(name) for name in _ONE_THREAD}
-    os.environ.update({name: value for name, value in _ONE_THREAD.items() if before[name] is None})
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update({name: value for name, value in ONE_THREAD.items() if before[name] is None})
     try:
         with ProcessPoolExecutor(jobs, spawn, _start, (header.backend, target)) as pool:
             yield from _drain(pool, journal, jobs)
@@ -101,7 +102,16 @@ _loaded: list[Adapter] = []
 
 
 def _start(backend: str, device: str | None) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _loaded.append(load(backend, device))
+
+
+def _end_with_parent() -> None:
+    """A process whose parent was killed would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _unit(sweep: str, unit: int) -> tuple[float, dict[str, Tally]]:

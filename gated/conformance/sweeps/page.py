@@ -1,0 +1,164 @@
+"""``docs/accuracy.md``: what the sweeps and the search found, written from their result files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from gated.conformance.adapters import of_backend
+from gated.conformance.sweeps.catalogue import SWEEPS
+from gated.conformance.sweeps.journal import Result, read_result
+from gated.conformance.sweeps.report import number, place
+from gated.conformance.sweeps.running import code_digest
+
+__all__ = ["page", "pictured", "read_folder"]
+
+_NAMES: Final = {
+    "numpy": "`numpy_ref`",
+    "torch": "`torch_impl`",
+    "torch-compiled": "`torch_impl`, compiled",
+    "jax": "`jax_impl`, jitted",
+    "jax-eager": "`jax_impl`, not jitted",
+}
+
+
+def read_folder(folder: Path) -> list[Result]:
+    """The results in a folder, in the order of the catalogue, then of the backends.
+
+    Raises:
+        JournalError: one of the files is no result, or was changed.
+    """
+    order = list(SWEEPS)
+    results = [read_result(path) for path in folder.glob("*-*.*.json")]
+    return sorted(
+        results, key=lambda result: (order.index(result.header.sweep), list(_NAMES).index(result.header.backend))
+    )
+
+
+def pictured(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """The sweeps that have a picture, each with its results: those of float32."""
+    found: dict[str, list[Result]] = {}
+    for result in results:
+        if result.sweep.dtype == "float32":
+            found.setdefault(result.sweep.name, []).append(result)
+    return found
+
+
+def page(results: Sequence[Result], figures: str) -> str:
+    """The page as Markdown.
+
+    Args:
+        figures: the folder of the pictures, as seen from the page.
+    """
+    parts = [_HEAD, "## Every float32\n", _WIDE, _table([one for one in results if one.sweep.dtype == "float32"])]
+    parts += [
+        f"![Largest error of {name} against x, value and derivative]({figures}/accuracy-{name}.png)\n"
+        for name in pictured(results)
+    ]
+    parts += ["## Every pair of bfloat16\n", _PAIRS, _table([one for one in results if one.sweep.pairs])]
+    small = [one for one in results if one.sweep.inputs == 2**16]
+    parts += ["## Every 16-bit number\n", _SMALL, _table(small)]
+    parts += ["## What was measured\n", _provenance(results), _REPEAT]
+    return "\n".join(part for part in parts if part)
+
+
+def _table(results: Sequence[Result]) -> str:
+    lines = [
+        "| function | dtype | backend | of | largest error, ulp | at | share of the bound | past half an ulp "
+        "| inputs | |",
+        "|---|---|---|---|---:|---|---:|---:|---:|---|",
+    ]
+    for result in results:
+        sweep = result.sweep
+        for quantity, tally in result.tallies.items():
+            of = "value" if quantity == "value" else f"derivative in {quantity.removeprefix('d ')}"
+            where = place(sweep, tally.at) if tally.error else ""
+            cells = [_function(result), sweep.dtype, _NAMES[result.header.backend], of, number(tally.error), where]
+            cells += [f"{tally.share:.2f}", f"{tally.past_half:,}", f"{sweep.inputs:,}", "exhaustive"]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _function(result: Result) -> str:
+    """As it is called."""
+    static = ", ".join(f'{name}="{value}"' for name, value in result.sweep.static.items())
+    return f"`{result.sweep.function}({static})`" if static else f"`{result.sweep.function}`"
+
+
+def _provenance(results: Sequence[Result]) -> str:
+    """Which code and versions each backend's results are of, and whether that is the code beside this page."""
+    lines = ["| backend | code | versions | measured | core hours |", "|---|---|---|---|---:|"]
+    groups: dict[tuple[str, str, str], list[Result]] = {}
+    for result in results:
+        header = result.header
+        shown = [
+            f"{name} {version}"
+            for name, version in header.versions.items()
+            if name in _SHOWN[of_backend(header.backend)]
+        ]
+        groups.setdefault((header.backend, header.code, ", ".join(shown)), []).append(result)
+    for (backend, code, versions), some in groups.items():
+        dates = sorted({one.date for one in some})
+        span = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+        current = "as it is here" if code == code_digest(backend) else "an earlier state"
+        hours = sum(one.seconds for one in some) / 3600
+        lines.append(f"| {_NAMES[backend]} | {code[:12]}, {current} | {versions} | {span} | {hours:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+_SHOWN: Final = {
+    "numpy": ("python", "platform", "numpy", "scipy", "ml_dtypes"),
+    "torch": ("python", "platform", "torch"),
+    "jax": ("python", "platform", "jax"),
+}
+
+_HEAD: Final = """\
+<!-- Written by `gated accuracy page` from the files in docs/accuracy. Do not edit. -->
+# Accuracy
+
+How far each backend is from the exact result, in ulp: |computed - exact| over the spacing of the dtype's numbers at
+the exact value, and for a derivative at the largest term of its closed form. A wrong class (nan for a number, a
+zero of the wrong sign) would be an error of infinity. Results below the smallest normal number that JAX's runtime
+flushes to a zero of the right sign are excused, as the contract says, and nothing else is. The bounds are those of
+the [contract](../README.md#validate).
+
+**Exhaustive** rows are of every input there is: the largest error is the largest there can be. **Searched** rows
+are of the worst inputs that a search found: the true maximum is at least that.
+
+*Past half an ulp* counts the results that are not the nearest number of the dtype (for a derivative, by the ulp of
+its largest term).
+*Share of the bound* is the largest error as a part of what the contract allows at its input: no row is past 1, or
+`gated validate --exhaustive` exits 1.
+"""
+
+_WIDE: Final = """\
+All 4,294,967,296 bit patterns, nan and the infinities among them, value and derivative (the cotangent is 1). Each
+run of 65,536 consecutive numbers is held against Taylor polynomials whose coefficients and remainder are enclosed
+by ball arithmetic (`gated/conformance/sweeps/enclosures.py`): the exact values are known to less than 2e-8 ulp, and
+where that does not tell on which side of half an ulp an error is, the oracle decides.
+"""
+
+_PAIRS: Final = """\
+All 4,294,967,296 pairs of a gate and a value, the packed unit's value and both derivatives (the cotangent is 1). An
+error of 0.5000 with nothing past half an ulp means that every result is correctly rounded.
+"""
+
+_SMALL: Final = """\
+All 65,536 bit patterns, each held against the oracle; `pytest` does the same on every run of the suite.
+"""
+
+_REPEAT: Final = """\
+## Repeat it
+
+```sh
+gated validate --exhaustive --functions swish --dtypes float32 --backends torch  # one row, in minutes
+gated validate --exhaustive                           # all of them, in hours
+gated validate --exhaustive --shard 1/4               # a quarter of each, on one of four machines
+gated accuracy merge sweeps/*.jsonl --results sweeps  # what the shards add up to
+gated accuracy page                                   # this page, from the files in docs/accuracy
+```
+
+A sweep that is stopped, by whatever, goes on where it was when the command is given again. `benchmarks/sweeps.py`
+measures how many inputs a second a core does.
+"""
