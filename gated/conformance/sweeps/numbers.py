@@ -78,11 +78,6 @@ def _run(
         with np.errstate(invalid="ignore", over="ignore"):
             errors = np.abs(computed.astype(np.float64) - high) / ulp
         unsure = absolute / float(np.min(ulp))
-        tally.unsure = max(tally.unsure, unsure)
-        undecided = np.abs(errors - 0.5) <= unsure
-        if undecided.any():
-            point = exact_points(sweep.activation, PARTIAL[quantity], exact.x[undecided])
-            errors[undecided] = np.abs((computed[undecided] - point.high) - point.low) / ulp[undecided]
         base = ceiling(adapter.name, sweep.dtype, gradient=quantity != "value", activation=sweep.activation)
         judged = signed(sweep.activation, PARTIAL[quantity])
         if not np.max(errors) <= base or (judged and _wrong_zero(computed, high)):
@@ -91,7 +86,7 @@ def _run(
             errors = np.where(np.isfinite(whole) & (whole > 0) & np.isfinite(errors), errors, whole)
         # The bound may be wider at some inputs, which matters only past the narrowest.
         narrow = float(np.max(errors)) <= min(1.0, tally.share) * base
-        tally.add(errors, patterns, base if narrow else _bounds(sweep, adapter, quantity, exact.x))
+        tally.add(errors, patterns, base if narrow else _bounds(sweep, adapter, quantity, exact.x), unsure)
 
 
 def _wrong_zero(computed: Array, high: Float64) -> bool:

@@ -51,7 +51,9 @@ def page(results: Sequence[Result], figures: str) -> str:
     Args:
         figures: the folder of the pictures, as seen from the page.
     """
-    parts = [_HEAD, "## Every float32\n", _WIDE, _table([one for one in results if one.sweep.dtype == "float32"])]
+    wide = [one for one in results if one.sweep.dtype == "float32"]
+    unsure = max((tally.unsure for one in wide for tally in one.tallies.values()), default=0.0)
+    parts = [_HEAD, "## Every float32\n", _WIDE.replace("$unsure", f"{unsure:.1e}"), _table(wide)]
     parts += [
         f"![Largest error of {name} against x, value and derivative]({figures}/accuracy-{name}.png)\n"
         for name in pictured(results)
@@ -126,8 +128,8 @@ the [contract](../README.md#validate).
 **Exhaustive** rows are of every input there is: the largest error is the largest there can be. **Searched** rows
 are of the worst inputs that a search found: the true maximum is at least that.
 
-*Past half an ulp* counts the results that are not the nearest number of the dtype (for a derivative, by the ulp of
-its largest term).
+*Past half an ulp* counts the results that are for certain not the nearest number of the dtype (for a derivative, by
+the ulp of its largest term).
 *Share of the bound* is the largest error as a part of what the contract allows at its input: no row is past 1, or
 `gated validate --exhaustive` exits 1.
 """
@@ -135,8 +137,7 @@ its largest term).
 _WIDE: Final = """\
 All 4,294,967,296 bit patterns, nan and the infinities among them, value and derivative (the cotangent is 1). Each
 run of 65,536 consecutive numbers is held against Taylor polynomials whose coefficients and remainder are enclosed
-by ball arithmetic (`gated/conformance/sweeps/enclosures.py`): the exact values are known to less than 2e-8 ulp, and
-where that does not tell on which side of half an ulp an error is, the oracle decides.
+by ball arithmetic (`gated/conformance/sweeps/enclosures.py`): the exact values are known to $unsure ulp.
 """
 
 _PAIRS: Final = """\

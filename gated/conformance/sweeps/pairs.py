@@ -37,7 +37,7 @@ _UNSURE: Final = 2.0 ** (11 - 51)
 
 def measure_pairs(sweep: Sweep, adapter: Adapter, unit: int) -> dict[str, Tally]:
     """Runs the pairs of a unit, by the gate's bit pattern and every value's, through a backend."""
-    tallies = {quantity: Tally(unsure=_UNSURE) for quantity in sweep.quantities}
+    tallies = {quantity: Tally() for quantity in sweep.quantities}
     gates = sweep.unit // _NUMBERS
     for start in range(unit * gates, (unit + 1) * gates, _CALL):
         patterns = np.arange(start, start + _CALL)
@@ -92,7 +92,7 @@ def _row(sweep: Sweep, adapter: Adapter, quantity: str, gate: int, computed: Arr
     index = np.flatnonzero(look)
     errors = _errors(sweep, adapter, quantity, gate, index, high[index], computed[index])
     bound = ceiling(adapter.name, sweep.dtype, gradient=quantity != "value", activation=sweep.activation)
-    tally.add(errors, (gate << 16) + index, bound)
+    tally.add(errors, (gate << 16) + index, bound, _UNSURE)
 
 
 def _correctly_rounded(high: Float64, like: Array) -> NDArray[np.uint16]:

@@ -23,8 +23,9 @@ class Tally:
         share: the largest error as a share of the bound at its element.
         share_at: the input that is at.
         failing: inputs past their bound.
-        past_half: inputs past half an ulp: not rounded correctly (of a derivative: by the ulp of its largest term).
-        unsure: how far any of the errors can be from the truth, in ulp: proven.
+        past_half: inputs past half an ulp by more than the errors can be off: for certain not rounded to the nearest
+            number (of a derivative: by the ulp of its largest term).
+        unsure: how far any of the errors can be off, in ulp: proven.
     """
 
     error: float = 0.0
@@ -36,9 +37,13 @@ class Tally:
     unsure: float = 0.0
 
     def add(
-        self, errors: NDArray[np.float64], at: NDArray[np.integer[Any]], bounds: NDArray[np.float64] | float
+        self,
+        errors: NDArray[np.float64],
+        at: NDArray[np.integer[Any]],
+        bounds: NDArray[np.float64] | float,
+        unsure: float = 0.0,
     ) -> None:
-        """Takes in the errors of the inputs ``at``."""
+        """Takes in the errors of the inputs ``at``, none of which is off by more than ``unsure``."""
         if not errors.size:
             return
         top = int(np.argmax(errors))
@@ -47,7 +52,8 @@ class Tally:
         nearest = int(np.argmax(shares))
         self._nearest(float(shares[nearest]), int(at[nearest]))
         self.failing += int(np.count_nonzero(errors > bounds))
-        self.past_half += int(np.count_nonzero(errors > 0.5))
+        self.past_half += int(np.count_nonzero(errors > 0.5 + unsure))
+        self.unsure = max(self.unsure, unsure)
 
     def _largest(self, error: float, at: int) -> None:
         if error > self.error:
