@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -14,6 +13,8 @@ import pytest
 flint = pytest.importorskip("flint")
 mpmath = pytest.importorskip("mpmath")
 
+from _formulas import FORMULAS, first_term  # noqa: E402
+
 from gated.conformance.closed_forms import PARTIALS  # noqa: E402
 from gated.conformance.oracle import BallMath, Undecided, exact_projection, exact_sums, unit_terms  # noqa: E402
 from gated.contract import ACTIVATIONS  # noqa: E402
@@ -21,64 +22,6 @@ from gated.contract import ACTIVATIONS  # noqa: E402
 mp = mpmath.mp
 mpf = mpmath.mpf
 LARGEST = float(np.finfo(np.float64).max)
-
-
-# Each activation and its derivatives, written otherwise than in gated.conformance.closed_forms
-
-
-def _logistic(t: Any) -> Any:
-    return mp.exp(t) / (mp.exp(t) + 1) if t < 0 else 1 / (mp.exp(-t) + 1)
-
-
-def _bell(t: Any) -> Any:
-    """s(t) s(-t) = 1 / (4 cosh^2(t / 2))."""
-    return 1 / (2 * mp.cosh(t / 2)) ** 2
-
-
-@functools.cache
-def _gamma_tail(t: Any, precision: int) -> Any:
-    return mp.gammainc(mpf(1) / 2, t * t / 2) / (2 * mp.sqrt(mp.pi))
-
-
-def _upper_gamma_tail(x: Any) -> Any:
-    """Phi(x) by the incomplete gamma function: Phi(-t) = Gamma(1/2, t^2 / 2) / (2 sqrt pi)."""
-    tail = _gamma_tail(abs(x), mp.prec)
-    return tail if x <= 0 else 1 - tail
-
-
-def _tanh_argument(x: Any) -> Any:
-    return mp.sqrt(8 / mp.pi) * (x + mpf("0.044715") * x**3)
-
-
-def _gelu_slope(x: Any) -> Any:
-    return _upper_gamma_tail(x) + x * mp.exp(-(x * x) / 2) / mp.sqrt(2 * mp.pi)
-
-
-def _gelu_tanh_slope(x: Any) -> Any:
-    w = _tanh_argument(x)
-    return _logistic(w) + (w + mp.sqrt(8 / mp.pi) * 2 * mpf("0.044715") * x**3) * _bell(w)
-
-
-def _swish_slope(x: Any, beta: Any) -> Any:
-    z = beta * x
-    return (mp.exp(z) * (mp.exp(z) + 1 + z) if z < 0 else 1 + mp.exp(-z) * (1 + z)) / (1 + mp.exp(-abs(z))) ** 2
-
-
-FORMULAS: dict[tuple[str, str], Callable[[Any, Any], Any]] = {
-    ("identity", "value"): lambda x, beta: x,
-    ("identity", "x"): lambda x, beta: mpf(1),
-    ("sigmoid", "value"): lambda x, beta: _logistic(x),
-    ("sigmoid", "x"): lambda x, beta: _bell(x),
-    ("relu", "value"): lambda x, beta: (x + abs(x)) / 2,
-    ("relu", "x"): lambda x, beta: mpf(1 if x > 0 else 0),
-    ("gelu", "value"): lambda x, beta: x * _upper_gamma_tail(x),
-    ("gelu", "x"): lambda x, beta: _gelu_slope(x),
-    ("gelu_tanh", "value"): lambda x, beta: x * _logistic(_tanh_argument(x)),
-    ("gelu_tanh", "x"): lambda x, beta: _gelu_tanh_slope(x),
-    ("swish", "value"): lambda x, beta: x * _logistic(beta * x),
-    ("swish", "x"): _swish_slope,
-    ("swish", "beta"): lambda x, beta: x * x * _bell(beta * x),
-}
 
 
 def numbers() -> list[float]:
@@ -116,7 +59,7 @@ def _limit(activation: str, partial: str, sign: Any, gate: Any, beta: Any) -> An
         return FORMULAS[activation, partial](gate, beta)
     bounded = activation == "sigmoid"
     rising = (sign if activation == "swish" else mp.sign(gate)) > 0
-    return {"value": mpf(1) if bounded else gate, "x": mpf(not bounded), "beta": mpf(0)}[partial] if rising else mpf(0)
+    return {"value": mpf(1) if bounded else gate, "x": mpf(not bounded)}.get(partial, mpf(0)) if rising else mpf(0)
 
 
 @pytest.mark.parametrize(("activation", "partial"), list(FORMULAS))
@@ -149,11 +92,7 @@ def test_the_scale_of_a_derivative_is_its_largest_term(activation: str) -> None:
     for one, largest in zip(x, scale, strict=True):
         with mp.workprec(400):
             t = mpf(float(one))
-            first = {
-                "swish": lambda t: _logistic(t),
-                "gelu": _upper_gamma_tail,
-                "gelu_tanh": lambda t: _logistic(_tanh_argument(t)),
-            }[activation](t)
+            first = first_term(activation, t)
             second = FORMULAS[activation, "x"](t, mpf(1)) - first
             assert abs(mpf(float(largest)) - max(abs(first), abs(second))) <= mpf(2) ** -52 * largest + mpf(2) ** -1074
 

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import scipy.special
 
-__all__ = ["PARTIALS", "FloatMath", "Math", "activation_condition", "activation_terms"]
+__all__ = ["PARTIALS", "SECOND_PARTIALS", "FloatMath", "Math", "activation_condition", "activation_terms"]
 
 
 class Math(Protocol):
@@ -68,6 +68,10 @@ class FloatMath:
 
 
 PARTIALS: Final = ("value", "x", "beta")
+"""An activation and its first derivatives."""
+
+SECOND_PARTIALS: Final = ("xx", "xbeta", "betabeta")
+"""Its second derivatives."""
 
 
 def _tanh_argument(m: Math, x: Any) -> Any:
@@ -78,8 +82,20 @@ def _tanh_argument_slope(m: Math, x: Any) -> Any:
     return m.tanh_slope() * (1 + 3 * m.tanh_cubic() * x * x)
 
 
+def _tanh_argument_curvature(m: Math, x: Any) -> Any:
+    return m.tanh_slope() * 6 * m.tanh_cubic() * x
+
+
 def activation_terms(m: Math, activation: str, partial: str, x: Any, beta: Any) -> Sequence[Any]:
-    """The terms of an activation (``partial="value"``) or of its derivative in ``"x"`` or ``"beta"``."""
+    """The terms of an activation (``partial="value"``) or of a derivative of it, each a product.
+
+    Args:
+        m: the arithmetic that x and beta are numbers of.
+        partial: ``"value"``; ``"x"`` or ``"beta"`` for a first derivative; ``"xx"``, ``"xbeta"`` or ``"betabeta"`` for
+            a second one.
+    """
+    if partial in SECOND_PARTIALS:
+        return _second_order_terms(m, activation, partial, x, beta)
     match activation, partial:
         case "identity", "value":
             return [x]
@@ -114,35 +130,65 @@ def activation_terms(m: Math, activation: str, partial: str, x: Any, beta: Any) 
             return [0 * x]
 
 
+def _second_order_terms(m: Math, activation: str, partial: str, x: Any, beta: Any) -> Sequence[Any]:
+    """With s = s(z) and r = s(-z) = 1 - s: s' = s r and s'' = s r (r - s)."""
+    match activation, partial:
+        case "sigmoid", "xx":
+            s, r = m.sigmoid(x), m.sigmoid(-x)
+            return [s * r * r, -s * r * s]
+        case "swish", _:
+            z = beta * x
+            s, r = m.sigmoid(z), m.sigmoid(-z)
+            if partial == "xx":
+                return [2 * beta * s * r, beta * z * s * r * r, -beta * z * s * r * s]
+            if partial == "xbeta":
+                return [2 * x * s * r, x * z * s * r * r, -x * z * s * r * s]
+            return [x * x * x * s * r * r, -x * x * x * s * r * s]
+        case "gelu", "xx":
+            density = m.normal_pdf(x)
+            return [2 * density, -x * x * density]
+        case "gelu_tanh", "xx":
+            w = _tanh_argument(m, x)
+            s, r, slope = m.sigmoid(w), m.sigmoid(-w), _tanh_argument_slope(m, x)
+            bend = x * slope * slope * s * r
+            return [2 * s * r * slope, bend * r, -bend * s, x * s * r * _tanh_argument_curvature(m, x)]
+        case _:
+            return [0 * x]
+
+
 def activation_condition(activation: str, partial: str, x: Any, beta: Any) -> Any:
-    """``|t f'(t)|`` over the largest term of f, t being the argument that has to be rounded; 0 where nothing is."""
+    """``|t f'(t)|`` over the largest term of f, t being the argument that has to be rounded; 0 where nothing is.
+
+    Numerator and denominator are divided by s or Phi, which underflow where a unit's value may make up for it.
+    """
     m = FloatMath()
     match activation, partial:
         case "swish", "value":
-            z = np.clip(beta * x, -m.bound, m.bound)
+            z = beta * x
             return np.where(beta == 1, 0.0, np.abs(z) * m.sigmoid(-z))
         case "swish", ("x" | "beta"):
-            z = np.clip(beta * x, -m.bound, m.bound)
+            z = beta * x
             s, r = m.sigmoid(z), m.sigmoid(-z)
             if partial == "beta":
                 moved = np.abs(z * (r - s))
             else:
-                moved = np.abs(z * s * r * (2 + z * (r - s))) / np.maximum(s, np.abs(z * s * r))
+                moved = np.abs(z * r * (2 + z * (r - s))) / np.maximum(1, np.abs(z * r))
             return np.where(beta == 1, 0.0, moved)
         case "gelu", "value":
-            return np.abs(np.clip(x, -37.0, 37.0)) * m.normal_pdf(x) / m.normal_cdf(x)
+            return np.abs(x) * _normal_pdf_over_cdf(x)
         case "gelu", "x":
-            y = np.clip(x, -37.0, 37.0)
-            cdf, pdf = m.normal_cdf(y), m.normal_pdf(y)
-            return np.abs(y * pdf * (2 - y * y)) / np.maximum(cdf, np.abs(y * pdf))
+            second = np.abs(x) * _normal_pdf_over_cdf(x)
+            return second * np.abs(2 - x * x) / np.maximum(1, second)
         case "gelu_tanh", ("value" | "x"):
-            y = np.clip(x, -19.0, 19.0)
-            w = _tanh_argument(m, y)
+            w, slope = _tanh_argument(m, x), _tanh_argument_slope(m, x)
             s, r = m.sigmoid(w), m.sigmoid(-w)
             if partial == "value":
                 return np.abs(w) * r
-            slope = _tanh_argument_slope(m, y)
-            moved = np.abs(w * s * r * (1 + y * slope * (r - s)))
-            return moved / np.maximum(s, np.abs(y * s * r * slope))
+            return np.abs(w * r * (1 + x * slope * (r - s))) / np.maximum(1, np.abs(x * r * slope))
         case _:
             return np.zeros(np.shape(x))
+
+
+def _normal_pdf_over_cdf(x: Any) -> Any:
+    """phi(x) / Phi(x), where Phi may underflow."""
+    return np.sqrt(2 / np.pi) / scipy.special.erfcx(-x / np.sqrt(2))

@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gated.conformance.closed_forms import FloatMath, activation_terms
+from gated.conformance.closed_forms import SECOND_PARTIALS, FloatMath, activation_terms
 
-__all__ = ["activation_sign", "special_products"]
+__all__ = ["activation_limit", "activation_sign", "special_products"]
 
 Float64 = NDArray[np.float64]
 
@@ -20,7 +20,8 @@ Float64 = NDArray[np.float64]
 def activation_sign(activation: str, partial: str, x: Float64) -> Float64:
     """+1 or -1: the sign of a product-form activation or partial derivative, zero or not, wherever it has one.
 
-    The derivatives of swish and gelu in x are sums, whose sign is not that of a factor; they are given as +1.
+    The derivatives of swish and gelu in x and all second derivatives are sums, whose sign is not that of a factor; they
+    are given as +1.
     """
     if partial == "value" and activation in ("identity", "swish", "gelu", "gelu_tanh"):
         return np.copysign(1.0, x)
@@ -29,8 +30,18 @@ def activation_sign(activation: str, partial: str, x: Float64) -> Float64:
     return np.ones_like(x)
 
 
-def _limit(activation: str, partial: str, x: Float64, beta: Float64) -> Float64:
-    """The activation or its derivative where x or beta is infinite."""
+def activation_limit(activation: str, partial: str, x: Float64, beta: Float64) -> Float64:
+    """The activation or a derivative of it where x or beta (of swish) is infinite: its limit there.
+
+    At an infinite argument z = beta x all second derivatives vanish. At z = 0 they are those of a quadratic: swish is
+    x / 2 + beta x^2 / 4 to third order, so an infinite beta makes an infinite curvature at x = 0, and an infinite x an
+    infinite mixed derivative at beta = 0.
+    """
+    if partial in SECOND_PARTIALS:
+        if activation != "swish" or partial == "betabeta":
+            return np.zeros_like(x)
+        at_zero = np.sign(beta) * np.sign(x) == 0
+        return np.where(at_zero, (beta if partial == "xx" else x) / 2, 0.0)
     if activation == "identity":
         return x if partial == "value" else np.ones_like(x)
     slope = np.sign(beta) * np.sign(x) if activation == "swish" else np.sign(x)
@@ -47,9 +58,9 @@ def _limit(activation: str, partial: str, x: Float64, beta: Float64) -> Float64:
 
 def _finite_sign(activation: str, partial: str, x: Float64, beta: Float64) -> Float64:
     """-1, 0 or 1: the sign of the activation or its derivative at a finite x; 0 where it is zero, not by underflow."""
-    if activation == "sigmoid" or (activation, partial) == ("identity", "x"):
+    if (activation == "sigmoid" and partial in ("value", "x")) or (activation, partial) == ("identity", "x"):
         return np.ones_like(x)
-    if activation == "relu":
+    if activation == "relu" and partial in ("value", "x"):
         return np.where(x > 0, 1.0, 0.0)
     if partial == "value":
         return np.sign(x)
@@ -77,7 +88,7 @@ def special_products(
     The results for finite operands mean nothing.
     """
     with np.errstate(all="ignore"):
-        limit = _limit(activation, partial, gate, beta)
+        limit = activation_limit(activation, partial, gate, beta)
         # Times an infinity, only the sign of a finite activation matters, and whether it is zero.
         at_limit = ~(np.isfinite(gate) & (np.isfinite(beta) | (activation != "swish")))
         factor = np.where(at_limit, limit, _finite_sign(activation, partial, gate, beta))
