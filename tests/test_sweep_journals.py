@@ -245,7 +245,7 @@ def test_an_exhaustive_run_writes_results_and_exits_0(tmp_path: Path, capsys: py
         (["--shard", "3/2"], "must be I/N with 1 <= I <= N, got '3/2'"),
         (["--shard", "0/2"], "must be I/N"),
         (["--functions", "bilinear"], "no sweep has these functions and dtypes"),
-        (["--json", "x.json"], "--exhaustive goes with neither --gguf nor --json"),
+        (["--json", "x.json"], "--exhaustive does not go with --json"),
     ],
 )
 def test_wrong_usage_exits_2(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

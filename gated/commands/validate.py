@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gated.commands import exhaustive
+from gated.commands import exhaustive, searching
 from gated.commands._shared import (
     NOT_WITHIN,
     OK,
@@ -71,16 +71,22 @@ def add(commands: Any) -> None:
         "--gguf", type=Path, metavar="FILE", help="instead: run the gated FFN of every layer of a GGUF model, float32"
     )
     exhaustive.add_options(validate)
+    searching.add_options(validate)
     validate.set_defaults(run=_validate)
 
 
 def _validate(options: argparse.Namespace) -> int:
     if options.gguf and (options.functions or options.dtypes):
         raise UsageError("--gguf runs gated_ffn in float32: it goes with neither --functions nor --dtypes")
+    modes = [name for name in ("exhaustive", "search", "gguf") if getattr(options, name)]
+    if len(modes) > 1:
+        raise UsageError(f"--{modes[0]} does not go with --{modes[1]}")
+    if options.json and modes in (["exhaustive"], ["search"]):
+        raise UsageError(f"--{modes[0]} does not go with --json: its results are files in --results")
     if options.exhaustive:
-        if options.gguf or options.json:
-            raise UsageError("--exhaustive goes with neither --gguf nor --json: its results are files in --results")
         return exhaustive.run(options)
+    if options.search:
+        return searching.run(options)
     if forms := [name for name in options.backends or () if name not in BACKENDS]:
         raise UsageError(f"--backends: {', '.join(forms)} is for --exhaustive")
     require("rich", "cli")

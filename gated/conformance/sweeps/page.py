@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from gated.conformance.adapters import of_backend
+from gated.conformance.search_results import SEARCHED, SearchResult, read_search
 from gated.conformance.sweeps.catalogue import SWEEPS
-from gated.conformance.sweeps.journal import Result, read_result
-from gated.conformance.sweeps.report import number, place
-from gated.conformance.sweeps.running import code_digest
+from gated.conformance.sweeps.journal import Header, Result, read_result
+from gated.conformance.sweeps.report import bits_as_decimal, number, place
 
-__all__ = ["page", "pictured", "read_folder"]
+__all__ = ["page", "pictured", "read_folder", "read_searches"]
 
 _NAMES: Final = {
     "numpy": "`numpy_ref`",
@@ -23,14 +23,23 @@ _NAMES: Final = {
 }
 
 
+def read_searches(folder: Path) -> list[SearchResult]:
+    """The findings of searches in a folder.
+
+    Raises:
+        SearchError: one of the files is none, or was changed.
+    """
+    return [read_search(path) for path in sorted(folder.glob("search-*.json"))]
+
+
 def read_folder(folder: Path) -> list[Result]:
-    """The results in a folder, in the order of the catalogue, then of the backends.
+    """The results of sweeps in a folder, in the order of the catalogue, then of the backends.
 
     Raises:
         JournalError: one of the files is no result, or was changed.
     """
     order = list(SWEEPS)
-    results = [read_result(path) for path in folder.glob("*-*.*.json")]
+    results = [read_result(path) for path in folder.glob("*-*.*.json") if not path.name.startswith("search-")]
     return sorted(
         results, key=lambda result: (order.index(result.header.sweep), list(_NAMES).index(result.header.backend))
     )
@@ -45,7 +54,7 @@ def pictured(results: Sequence[Result]) -> dict[str, list[Result]]:
     return found
 
 
-def page(results: Sequence[Result], figures: str) -> str:
+def page(results: Sequence[Result], searches: Sequence[SearchResult], figures: str) -> str:
     """The page as Markdown.
 
     Args:
@@ -61,7 +70,9 @@ def page(results: Sequence[Result], figures: str) -> str:
     parts += ["## Every pair of bfloat16\n", _PAIRS, _table([one for one in results if one.sweep.pairs])]
     small = [one for one in results if one.sweep.inputs == 2**16]
     parts += ["## Every 16-bit number\n", _SMALL, _table(small)]
-    parts += ["## What was measured\n", _provenance(results), _REPEAT]
+    if searches:
+        parts += ["## The worst of float64\n", _SEARCHED, _searched(searches)]
+    parts += ["## What was measured\n", _provenance(results, searches), _REPEAT]
     return "\n".join(part for part in parts if part)
 
 
@@ -76,36 +87,62 @@ def _table(results: Sequence[Result]) -> str:
         for quantity, tally in result.tallies.items():
             of = "value" if quantity == "value" else f"derivative in {quantity.removeprefix('d ')}"
             where = place(sweep, tally.at) if tally.error else ""
-            cells = [_function(result), sweep.dtype, _NAMES[result.header.backend], of, number(tally.error), where]
+            cells = [
+                _called(sweep.function, sweep.static),
+                sweep.dtype,
+                _NAMES[result.header.backend],
+                of,
+                number(tally.error),
+                where,
+            ]
             cells += [f"{tally.share:.2f}", f"{tally.past_half:,}", f"{sweep.inputs:,}", "exhaustive"]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _function(result: Result) -> str:
-    """As it is called."""
-    static = ", ".join(f'{name}="{value}"' for name, value in result.sweep.static.items())
-    return f"`{result.sweep.function}({static})`" if static else f"`{result.sweep.function}`"
+def _searched(searches: Sequence[SearchResult]) -> str:
+    lines = [
+        "| function | dtype | backend | of | largest error, ulp | at | allowed there | evaluations | |",
+        "|---|---|---|---|---:|---|---:|---:|---|",
+    ]
+    order = {key: i for i, key in enumerate((function, str(static)) for function, static in SEARCHED)}
+    for backend in _NAMES:
+        found = [one for search in searches if search.backend == backend for one in search.found]
+        found.sort(key=lambda one: order[one.function, str(one.static)])
+        for one in found:
+            if one.objective != "error":
+                continue
+            of = "value" if one.quantity == "result" else f"derivative in {one.quantity.removeprefix('d_')}"
+            at = ", ".join(f"{name} {bits_as_decimal(bits, one.dtype)}" for name, bits in one.at.items())
+            cells = [_called(one.function, one.static), one.dtype, _NAMES[backend], of, number(one.error), at]
+            cells += [f"{one.bound:.4g}", f"{one.evaluations:,}", "searched"]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
-def _provenance(results: Sequence[Result]) -> str:
+def _called(function: str, static: Mapping[str, Any]) -> str:
+    """A function as it is called."""
+    keywords = ", ".join(f'{name}="{value}"' for name, value in static.items())
+    return f"`{function}({keywords})`" if keywords else f"`{function}`"
+
+
+def _provenance(results: Sequence[Result], searches: Sequence[SearchResult]) -> str:
     """Which code and versions each backend's results are of, and whether that is the code beside this page."""
-    lines = ["| backend | code | versions | measured | core hours |", "|---|---|---|---|---:|"]
-    groups: dict[tuple[str, str, str], list[Result]] = {}
-    for result in results:
-        header = result.header
-        shown = [
-            f"{name} {version}"
-            for name, version in header.versions.items()
-            if name in _SHOWN[of_backend(header.backend)]
-        ]
-        groups.setdefault((header.backend, header.code, ", ".join(shown)), []).append(result)
-    for (backend, code, versions), some in groups.items():
-        dates = sorted({one.date for one in some})
+    lines = ["| backend | code | versions | measured | |", "|---|---|---|---|---|"]
+    groups: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
+    measured: list[tuple[Header | SearchResult, str, str]] = [
+        *((result.header, result.date, result.header.sweep) for result in results),
+        *((search, search.date, f"search in {search.dtype}") for search in searches),
+    ]
+    for of, date, what in measured:
+        shown = [f"{name} {one}" for name, one in of.versions.items() if name in _SHOWN[of_backend(of.backend)]]
+        groups.setdefault((of.backend, of.code, ", ".join(shown)), []).append((date, what))
+    for backend, code, versions in sorted(groups, key=lambda key: list(_NAMES).index(key[0])):
+        some = groups[backend, code, versions]
+        dates = sorted({date for date, _ in some})
         span = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
-        current = "as it is here" if code == code_digest(backend) else "an earlier state"
-        hours = sum(one.seconds for one in some) / 3600
-        lines.append(f"| {_NAMES[backend]} | {code[:12]}, {current} | {versions} | {span} | {hours:.2f} |")
+        what = ", ".join(what for _, what in some)
+        lines.append(f"| {_NAMES[backend]} | {code[:12]} | {versions} | {span} | {what} |")
     return "\n".join(lines) + "\n"
 
 
@@ -149,13 +186,23 @@ _SMALL: Final = """\
 All 65,536 bit patterns, each held against the oracle; `pytest` does the same on every run of the suite.
 """
 
+_SEARCHED: Final = """\
+float64 has too many numbers to try. A search starts from every binade, sign and threshold, and climbs from the worst
+inputs it has found to worse ones, also over cotangents and beta (`gated/conformance/search.py`). Each row is the worst
+it found, and that error is proven by the oracle; the true maximum is at least that.
+"""
+
 _REPEAT: Final = """\
 ## Repeat it
+
+The code of a row is the SHA-256 of the backend's source files and the contract (`code_digest` in
+`gated/conformance/sweeps/running.py`); `gated accuracy page --check` says where that is not the code beside the page.
 
 ```sh
 gated validate --exhaustive --functions swish --dtypes float32 --backends torch  # one row, in minutes
 gated validate --exhaustive                           # all of them, in hours
 gated validate --exhaustive --shard 1/4               # a quarter of each, on one of four machines
+gated validate --search 1000000 --backends jax        # the search of float64
 gated accuracy merge sweeps/*.jsonl --results sweeps  # what the shards add up to
 gated accuracy page                                   # this page, from the files in docs/accuracy
 ```

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from gated.conformance.error import FORMATS
 from gated.conformance.sweeps.catalogue import Sweep
 from gated.conformance.sweeps.journal import Result
 
-__all__ = ["number", "place", "print_results"]
+__all__ = ["bits_as_decimal", "number", "place", "print_results"]
 
 
 def print_results(console: Any, results: Iterable[Result]) -> None:
@@ -55,7 +56,12 @@ def place(sweep: Sweep, at: int) -> str:
 
 
 def _decimal(sweep: Sweep, pattern: int) -> str:
-    form = sweep.form
-    digits = {"float16": 5, "bfloat16": 4, "float32": 9, "float64": 17}[sweep.dtype]
-    with np.errstate(invalid="ignore"):
-        return f"{float(np.array(pattern, form.bits).view(form.dtype)):.{digits}g}"
+    return bits_as_decimal(f"{pattern:x}", sweep.dtype)
+
+
+def bits_as_decimal(bits: str, dtype: str) -> str:
+    """A number of a dtype, given by its bit pattern in hex, in as many digits as tell it from its neighbours."""
+    form = FORMATS[dtype]
+    digits = {"float16": 5, "bfloat16": 4, "float32": 9, "float64": 17}[dtype]
+    with np.errstate(invalid="ignore"):  # a signalling nan
+        return f"{float(np.array(int(bits, 16), form.bits).view(form.dtype)):.{digits}g}"
