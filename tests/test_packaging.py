@@ -76,6 +76,19 @@ def test_the_sdist_has_package_tests_and_licence(built: Path) -> None:
     assert not {name for name in names if ".git/" in name or "__pycache__" in name or "_cache/" in name}
 
 
+def test_the_golden_vectors_are_shipped(wheel: zipfile.ZipFile, built: Path) -> None:
+    """In the wheel, byte for byte, and in the sdist, with the C program that reads them."""
+    vectors = {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in (ROOT / "gated/vectors").iterdir()}
+    assert len(vectors) == 134
+    assert {name for name in wheel.namelist() if name.startswith("gated/vectors/")} == set(vectors)
+    for name, content in vectors.items():
+        assert wheel.read(name) == content, name
+    (path,) = built.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {*vectors, "examples/c/grade.c", "docs/vectors.md"} <= names
+
+
 def test_the_metadata_names_the_project_its_extras_and_its_python(metadata: Message) -> None:
     assert (metadata["Name"], metadata["Version"]) == ("gated", gated.__version__)
     assert metadata["License-Expression"] == "Apache-2.0"
