@@ -290,3 +290,14 @@ def test_the_bounds_cover_a_bias_that_the_product_starts_from() -> None:
     )
     assert result.dtype == np.float32
     assert np.all(np.abs(result.astype(np.float64) - exact) <= bounds["value"])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("activation", "beta"), [("swish", 2.0), ("gelu", 1.0), ("gelu_tanh", 1.0)])
+def test_nothing_is_allowed_where_a_rounded_argument_changes_nothing(activation: str, beta: float, dtype: str) -> None:
+    """e^-t times any three numbers of the dtype and a cotangent is zero beyond some t: so must the result be."""
+    gate = -np.array([1.0, 10.0, 1e4, 1e30])
+    keywords = {"activation": activation, "partial": "value", "beta": beta, "gradient": False}
+    near, far, *beyond = elementwise_bound("torch", dtype, gate=gate, **keywords)
+    assert 5 < near < far
+    assert beyond == [5, 5]

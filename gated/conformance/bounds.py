@@ -16,13 +16,14 @@ These are ceilings: a later version may lower one, never raise it.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gated.conformance.closed_forms import activation_condition
-from gated.conformance.error import FORMATS, ulp_exponent
+from gated.conformance.error import FORMATS, Format, ulp_exponent
 
 __all__ = ["ceiling", "elementwise_bound", "reduction_bound"]
 
@@ -70,10 +71,15 @@ def elementwise_bound(
     if backend == "numpy" or dtype in ("float16", "bfloat16"):
         return bound
     with np.errstate(all="ignore"):
-        condition = np.broadcast_to(activation_condition(activation, partial, gate, beta), bound.shape)
-        # Past 2^60 ulp a bound allows everything that is of the right class.
-        bound += 4 * np.where(np.isfinite(condition), np.minimum(condition, 2.0**60), 0.0)
+        condition = activation_condition(activation, partial, gate, beta, farthest=_farthest(FORMATS[dtype]))
+        bound += 4 * np.where(np.isfinite(condition), condition, 0.0)
     return bound
+
+
+def _farthest(form: Format) -> float:
+    """e^-t is lost beyond: times three numbers of the format (a value, x^2) and a cotangent of 2^16 it is zero."""
+    bits = (form.precision - form.lowest) + 3 * (form.highest + 1) + 16
+    return bits * math.log(2)
 
 
 def reduction_bound(

@@ -156,11 +156,31 @@ def _second_order_terms(m: Math, activation: str, partial: str, x: Any, beta: An
             return [0 * x]
 
 
-def activation_condition(activation: str, partial: str, x: Any, beta: Any) -> Any:
+def activation_condition(activation: str, partial: str, x: Any, beta: Any, *, farthest: float = np.inf) -> Any:
     """``|t f'(t)|`` over the largest term of f, t being the argument that has to be rounded; 0 where nothing is.
 
-    Numerator and denominator are divided by s or Phi, which underflow where a unit's value may make up for it.
+    Args:
+        farthest: 0 also where f is below e^-farthest: to zero, whatever it is multiplied with, t rounded or not.
     """
+    condition = _condition(activation, partial, x, beta)
+    return np.where(_decay(activation, x, beta) > farthest, 0.0, condition)
+
+
+def _decay(activation: str, x: Any, beta: Any) -> Any:
+    """-log of the activation's exponential where it decays, negative where it grows."""
+    match activation:
+        case "swish":
+            return -beta * x
+        case "gelu":
+            return np.where(x < 0, x * x / 2, -1.0)
+        case "gelu_tanh":
+            return -_tanh_argument(FloatMath(), x)
+        case _:
+            return np.full(np.shape(x), -1.0)
+
+
+def _condition(activation: str, partial: str, x: Any, beta: Any) -> Any:
+    """Numerator and denominator are divided by s or Phi, which underflow where a unit's value may make up for it."""
     m = FloatMath()
     match activation, partial:
         case "swish", "value":
