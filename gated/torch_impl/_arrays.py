@@ -13,10 +13,10 @@ __all__ = ["Beta", "Factor", "WeakNumber", "checks", "compute_dtype", "factor", 
 
 
 class WeakNumber(NamedTuple):
-    """A Python number that is being differentiated: a 0-d tensor in the compute dtype, weak beside the arrays.
+    """A Python number that is being differentiated: a 0-d tensor of float64, weak beside the arrays.
 
-    ``vjp`` and ``jvp`` hand it to the public functions in the place of the number, which must not be rounded to a
-    16-bit dtype on its way.
+    ``vjp`` and ``jvp`` hand it to the public functions in the place of the number, which must not be rounded on its
+    way.
     """
 
     tensor: Tensor

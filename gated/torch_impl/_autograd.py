@@ -142,8 +142,9 @@ def _second(
     """c H t for those of x, value and beta that are wanted; c is 1 where the cotangent is None."""
     narrow_gate, narrow_value = form.split(x, value)
     gate = wide(narrow_gate)
-    t_gate, t_value, t_beta = (None if t is None else wide(t) for t in form.parts(tangents))
-    full_beta = wide(beta).expand_as(gate) if isinstance(beta, Tensor) else beta
+    # A beta that was a Python number is wider than what is computed in.
+    t_gate, t_value, t_beta = (None if t is None else t.to(gate.dtype) for t in form.parts(tangents))
+    full_beta = beta.to(gate.dtype).expand_as(gate) if isinstance(beta, Tensor) else beta
     b = b_slope = None
     if narrow_value is not None:
         b, b_slope = form.value_factor(wide(narrow_value)), form.value_mask(wide(narrow_value))
@@ -154,7 +155,9 @@ def _second(
         """c t times a derivative of A times B or B'"""
         if t is None or (order > 1 and form.activation == "identity"):
             return None
-        result: Tensor = t * _Derivative.apply(form.activation, order, beta_order, form.clamped_gate(gate), full_beta)
+        result: Tensor = t * _Derivative.apply(
+            form.activation, order, beta_order, form.clamped_gate(gate).high, full_beta
+        )
         mask = form.gate_mask(gate) if order else None
         for other in (mask, factor, None if cotangent is None else wide(cotangent)):
             result = result if other is None else result * other
