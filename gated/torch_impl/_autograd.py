@@ -23,8 +23,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from . import _cpu, _forms
 from ._arrays import Factor
-from ._forms import IN_BETA, IN_VALUE, IN_X, Form, evaluate, pullback, pushforward, total, wide
+from ._forms import IN_BETA, IN_VALUE, IN_X, Form, pushforward, total, wide
 from ._higher import derivative
 from ._plain import TypedFunction, plain
 
@@ -32,6 +33,20 @@ __all__ = ["apply"]
 
 
 # What the Functions share
+
+
+def _evaluate(form: Form, x: Tensor, value: Tensor | None, beta: Factor) -> Tensor:
+    """P, by the arithmetic for its device and mode"""
+    evaluate = _cpu.evaluate if _cpu.is_plain(x, value, beta) else _forms.evaluate
+    return evaluate(form, x, value, beta)
+
+
+def _pullback(
+    form: Form, wanted: str, cotangent: Tensor, x: Tensor, value: Tensor | None, beta: Factor
+) -> tuple[Tensor, ...]:
+    """c grad P, by the arithmetic for its device and mode"""
+    pullback = _cpu.pullback if _cpu.is_plain(cotangent, x, value, beta) else _forms.pullback
+    return pullback(form, wanted, cotangent, x, value, beta)
 
 
 def _keep(ctx: Any, *operands: Any) -> None:
@@ -202,7 +217,7 @@ class _Value(TypedFunction):
 
     @staticmethod
     def forward(form: Form, x: Tensor, value: Tensor | None, beta: Factor) -> Tensor:
-        return evaluate(form, x, value, beta)
+        return _evaluate(form, x, value, beta)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -235,7 +250,7 @@ class _Pullback(TypedFunction):
     def forward(
         form: Form, wanted: str, x: Tensor, value: Tensor | None, beta: Factor, c: Tensor
     ) -> tuple[Tensor, ...]:
-        return pullback(form, wanted, c, x, value, beta)
+        return _pullback(form, wanted, c, x, value, beta)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
