@@ -24,13 +24,12 @@ from ._arrays import Factor, compute_dtype
 from ._forms import IN_BETA, IN_VALUE, IN_X, Form
 from ._memory import new_like
 from ._ordinary import ORDINARY, Room, is_one
+from ._threads import block_size, shared
 
 __all__ = ["evaluate", "is_plain", "pullback"]
 
 _Block = tuple[int | slice, ...]
 
-_BLOCK: Final = 2**16
-"""Elements of a block for each thread: a quarter of a MiB of float32."""
 _FAR: Final = {torch.float32: 80.0, torch.float64: 700.0}
 """e^-_FAR, also times _FAR, is a normal number, and so is its inverse."""
 _NEAR: Final = 6.0
@@ -72,13 +71,14 @@ def _part(x: Any, block: _Block) -> Any:
     return x[block] if block and isinstance(x, Tensor) else x
 
 
-def _in_memory_order(gate: Tensor, *others: Any) -> tuple[Any, ...]:
-    """All tensors, of one shape, with their axes in the order in which the gate lies in memory."""
-    strides = gate.stride()
-    order = sorted(range(gate.dim()), key=lambda axis: -strides[axis])
-    if order == list(range(gate.dim())):
-        return gate, *others
-    return tuple(one.permute(order) if isinstance(one, Tensor) else one for one in (gate, *others))
+def _memory_order(x: Tensor) -> list[int]:
+    """The axes of ``x`` in the order in which it lies in memory."""
+    strides = x.stride()
+    return sorted(range(x.dim()), key=lambda axis: -strides[axis])
+
+
+def _permuted(x: Any, order: Sequence[int]) -> Any:
+    return x.permute(order) if isinstance(x, Tensor) and len(order) > 1 else x
 
 
 def _is_dense(x: Tensor) -> bool:
@@ -106,6 +106,9 @@ class _Arithmetic:
 
     def _target(self, result: Tensor) -> Tensor:
         return result if result.dtype == self.room.dtype and _is_dense(result) else self.room.new()
+
+    def _beta(self, beta: Factor) -> Factor:
+        return self._read(beta) if isinstance(beta, Tensor) else beta
 
     def _clamped_gate(self, gate: Tensor) -> Tensor:
         """min(gate, limit)"""
@@ -135,7 +138,7 @@ class _Arithmetic:
         x = self._clamped_gate(self._read(gate))
         b = None if value is None else self._value_factor(self._read(value))
         # q comes last: it is at most 1, so that what it makes subnormal is rounded there alone.
-        _multiply(out, activation.base(x, room), b, activation.factor(x, beta, room))
+        _multiply(out, activation.base(x, room), b, activation.factor(x, self._beta(beta), room))
         if activation.exponential and not x.amin().item() >= -self.far:
             return False
         return _deliver((out,), (result,))
@@ -153,7 +156,7 @@ class _Arithmetic:
         room.clear(gate.shape)
         outs = [None if result is None else self._target(result) for result in results]
         along_gate, along_value, along_beta = outs
-        c, raw_gate = self._read(cotangent), self._read(gate)
+        c, raw_gate, beta = self._read(cotangent), self._read(gate), self._beta(beta)
         raw_value = None if value is None else self._read(value)
         x = self._clamped_gate(raw_gate)
         b = None if raw_value is None else self._value_factor(raw_value)
@@ -225,12 +228,17 @@ def evaluate(form: Form, x: Tensor, value: Tensor | None, beta: Factor) -> Tenso
     result = new_like(gate)
     if isinstance(beta, Tensor):
         beta = beta.expand(gate.shape)
-    operands = _in_memory_order(gate, value, beta, result)
-    arithmetics = _arithmetics(form, x.dtype, beta)
-    for block in _blocks(operands[0].shape, _BLOCK * torch.get_num_threads()):
-        g, v, b, out = (_part(one, block) for one in operands)
-        if not any(arithmetic.value(g, v, b, out) for arithmetic in arithmetics):
-            out.copy_(exact.evaluate(form._replace(axis=None), g, v, b))
+    order = _memory_order(gate)
+    operands = [_permuted(one, order) for one in (gate, value, beta, result)]
+
+    def task(blocks: Sequence[_Block]) -> None:
+        arithmetics = _arithmetics(form, x.dtype, beta)
+        for block in blocks:
+            g, v, b, out = (_part(one, block) for one in operands)
+            if not any(arithmetic.value(g, v, b, out) for arithmetic in arithmetics):
+                out.copy_(exact.evaluate(form._replace(axis=None), g, v, b))
+
+    shared(task, list(_blocks(operands[0].shape, block_size())), gate.numel())
     return result
 
 
@@ -239,40 +247,57 @@ def pullback(
 ) -> tuple[Tensor, ...]:
     """The cotangent times the derivatives of P that are ``wanted``, in the order x, value, beta; each in the dtype and
     the shape of its argument."""
-    pair = form._replace(axis=None)
     gate, factor = form.split(x, value)
     results: dict[str, Tensor] = {}
-    along_gate = along_value = along_beta = sums = None
+    outs: list[Tensor | None] = [None, None, None]
+    summed: tuple[int, ...] | None = None
     if IN_X in wanted:
         results[IN_X] = new_like(x)
-        along_gate, along_value = form.split(results[IN_X], None)
+        outs[:2] = form.split(results[IN_X], None)
     if IN_VALUE in wanted:
         assert value is not None
-        results[IN_VALUE] = along_value = new_like(value)
-    if isinstance(beta, Tensor):
-        if IN_BETA in wanted:
-            results[IN_BETA] = torch.zeros_like(beta)
-            if form.activation == "swish" and beta.shape == gate.shape:
-                along_beta = results[IN_BETA]
-            elif form.activation == "swish":
-                sums = torch.zeros((1,) * (gate.dim() - beta.dim()) + beta.shape, dtype=torch.float64)
-        beta = beta.to(torch.float64).expand(gate.shape)
-    operands = _in_memory_order(gate, cotangent, factor, beta, along_gate, along_value, along_beta, sums)
-    arithmetics = _arithmetics(form, x.dtype, beta)
-    for block in _blocks(operands[0].shape, _BLOCK * torch.get_num_threads()):
-        g, c, v, b, *outs = (_part(one, block) for one in operands[:-1])
-        if sums is not None:
-            outs[2] = torch.empty(g.shape, dtype=torch.float64)
-        if not any(arithmetic.gradient(c, g, v, b, outs) for arithmetic in arithmetics):
-            there = "".join(name for name, out in zip(_NAMES, outs, strict=True) if out is not None)
-            parts = exact.pullback(pair, there, c, g, v, b)
-            for out, part in zip((out for out in outs if out is not None), parts, strict=True):
-                out.copy_(part)
-        if sums is not None:
-            _accumulate(operands[-1], block, outs[2])
-    if sums is not None:
-        results[IN_BETA].copy_(sums.view(results[IN_BETA].shape))
+        results[IN_VALUE] = outs[1] = new_like(value)
+    if IN_BETA in wanted:
+        assert isinstance(beta, Tensor)
+        results[IN_BETA] = torch.zeros_like(beta)
+        if form.activation == "swish" and beta.shape == gate.shape:
+            outs[2] = results[IN_BETA]
+        elif form.activation == "swish":
+            summed = (1,) * (gate.dim() - beta.dim()) + beta.shape
+    order = _memory_order(gate)
+    full_beta = beta.expand(gate.shape) if isinstance(beta, Tensor) else beta
+    operands = [_permuted(one, order) for one in (gate, cotangent, factor, full_beta, *outs)]
+
+    def task(blocks: Sequence[_Block]) -> Tensor | None:
+        arithmetics = _arithmetics(form, x.dtype, beta)
+        sums = None if summed is None else torch.zeros(summed, dtype=torch.float64, device="cpu")
+        for block in blocks:
+            g, c, v, b, *parts = (_part(one, block) for one in operands)
+            if sums is not None:
+                parts[2] = torch.empty(g.shape, dtype=torch.float64, device="cpu")
+            if not any(arithmetic.gradient(c, g, v, b, parts) for arithmetic in arithmetics):
+                _exact_gradient(form, c, g, v, b, parts)
+            if sums is not None:
+                _accumulate(_permuted(sums, order), block, parts[2])
+        return sums
+
+    sums = shared(task, list(_blocks(operands[0].shape, block_size())), gate.numel())
+    if summed is not None:
+        total = torch.stack([one for one in sums if one is not None]).sum(0)
+        results[IN_BETA].copy_(total.view(results[IN_BETA].shape))
     return tuple(results[name] for name in wanted)
+
+
+def _exact_gradient(
+    form: Form, c: Tensor, gate: Tensor, value: Tensor | None, beta: Factor, results: Sequence[Tensor | None]
+) -> None:
+    there = [(name, result) for name, result in zip(_NAMES, results, strict=True) if result is not None]
+    wanted = "".join(name for name, _ in there)
+    if isinstance(beta, Tensor):
+        beta = beta.to(torch.float64)  # terms of a sum are not to be rounded to 16 bits
+    parts = exact.pullback(form._replace(axis=None), wanted, c, gate, value, beta)
+    for (_, result), part in zip(there, parts, strict=True):
+        result.copy_(part)
 
 
 def _accumulate(sums: Tensor, block: _Block, terms: Tensor) -> None:

@@ -18,8 +18,6 @@ __all__ = ["new_like"]
 
 _LARGE: Final = 2**25
 """Bytes from which on the allocator of glibc always takes fresh memory (DEFAULT_MMAP_THRESHOLD_MAX)."""
-_STRIDE: Final = 1024
-"""Bytes between two of the places that are written to, so that each page has some, and enough for all threads."""
 
 
 def _find_advise() -> Callable[[int, int], object] | None:
@@ -39,7 +37,7 @@ _ADVISE: Final = _find_advise()
 
 
 def new_like(x: Tensor) -> Tensor:
-    """An uninitialised CPU tensor like ``x``: ``torch.empty_like``, whose pages all threads have mapped at once."""
+    """An uninitialised CPU tensor like ``x``: ``torch.empty_like``."""
     result = torch.empty_like(x)
     size = result.nbytes
     if size >= _LARGE and _ADVISE is not None:
@@ -47,6 +45,4 @@ def new_like(x: Tensor) -> Tensor:
         page = mmap.PAGESIZE
         first = -(-start // page) * page
         _ADVISE(first, (start + size - first) // page * page)  # no more than advice: a refusal does no harm
-        step = _STRIDE // result.element_size()
-        torch.as_strided(result, (result.numel() // step,), (step,)).zero_()
     return result

@@ -41,15 +41,11 @@ class Room:
         """An uninitialised tensor."""
         self._used += 1
         if self._used > len(self._tensors):
-            self._tensors.append(torch.empty(self._shape, dtype=self.dtype))
+            self._tensors.append(torch.empty(self._shape, dtype=self.dtype, device="cpu"))
         tensor = self._tensors[self._used - 1]
         if tensor.shape == self._shape:
             return tensor
         return tensor.view(-1)[: self._shape.numel()].view(self._shape)
-
-    def read(self, x: Tensor) -> Tensor:
-        """``x`` in the dtype of the room: itself or a copy."""
-        return x if x.dtype == self.dtype else self.new().copy_(x)
 
 
 def is_one(beta: Factor) -> bool:
