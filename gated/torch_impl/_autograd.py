@@ -27,7 +27,7 @@ from . import _cpu, _forms
 from ._arrays import Factor
 from ._forms import IN_BETA, IN_VALUE, IN_X, Form, pushforward, total, wide
 from ._higher import derivative
-from ._plain import TypedFunction, plain
+from ._plain import TypedFunction, is_transformed, plain
 
 __all__ = ["apply"]
 
@@ -230,7 +230,9 @@ class _Value(TypedFunction):
         wanted = _wanted(ctx.needs_input_grad[1:], *operands)
         if c is None or not wanted:
             return None, None, None, None
-        return None, *_spread(wanted, _Pullback.apply(ctx.form, wanted, *operands, c))
+        if torch.is_grad_enabled() or is_transformed():
+            return None, *_spread(wanted, _Pullback.apply(ctx.form, wanted, *operands, c))
+        return None, *_spread(wanted, _pullback(ctx.form, wanted, c, *operands))
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
@@ -351,7 +353,17 @@ class _Pushforward(TypedFunction):
         return _Pushforward.apply(form, *batched), 0
 
 
+def _requires_grad(x: Tensor, value: Tensor | None, beta: Factor) -> bool:
+    return (
+        x.requires_grad
+        or (value is not None and value.requires_grad)
+        or (isinstance(beta, Tensor) and beta.requires_grad)
+    )
+
+
 def _apply(form: Form, x: Tensor, value: Tensor | None, beta: Factor) -> Tensor:
+    if not is_transformed() and not (torch.is_grad_enabled() and _requires_grad(x, value, beta)):
+        return _evaluate(form, x, value, beta)
     result: Tensor = _Value.apply(form, x, value, beta)
     return result
 

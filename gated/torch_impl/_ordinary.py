@@ -25,27 +25,31 @@ _aten = torch.ops.aten
 
 
 class Room:
-    """Tensors of one dtype to compute in, used again for block after block. The first block is the largest."""
+    """Tensors of one dtype to compute in, used again for block after block."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
         self._tensors: list[Tensor] = []
-        self._shape: torch.Size = torch.Size()
+        self._shape = torch.Size()
         self._used = 0
 
     def clear(self, shape: torch.Size) -> None:
-        """Gives all of them back. The next ones are of ``shape``."""
+        """Takes all of them back. The next ones are of ``shape``."""
         self._shape, self._used = shape, 0
 
     def new(self) -> Tensor:
         """An uninitialised tensor."""
+        place = self._used
         self._used += 1
-        if self._used > len(self._tensors):
+        if place == len(self._tensors):
             self._tensors.append(torch.empty(self._shape, dtype=self.dtype, device="cpu"))
-        tensor = self._tensors[self._used - 1]
+        tensor = self._tensors[place]
         if tensor.shape == self._shape:
             return tensor
-        return tensor.view(-1)[: self._shape.numel()].view(self._shape)
+        size = self._shape.numel()
+        if tensor.numel() < size:
+            tensor = self._tensors[place] = torch.empty(self._shape, dtype=self.dtype, device="cpu")
+        return tensor.view(-1)[:size].view(self._shape)
 
 
 def is_one(beta: Factor) -> bool:
