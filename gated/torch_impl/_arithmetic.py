@@ -41,26 +41,30 @@ class Arithmetic:
         far: how far from 0 an exponential's argument may be.
         near: up to which argument the complement of a sigmoid may be had by subtraction.
         widens: whether what is too far or too large may be tried in float64.
+        once: for one small block.
     """
 
-    def __init__(self, form: Form, dtype: torch.dtype, far: float, near: float, widens: bool) -> None:
+    def __init__(self, form: Form, dtype: torch.dtype, far: float, near: float, *, widens: bool, once: bool) -> None:
         self.form, self.far, self.near, self.widens = form, far, near, widens
         self.activation = ORDINARY[form.activation]
-        self.room = Room(dtype)
+        self.room = Room(dtype, once=once)
         self._wider: Arithmetic | None = None
 
     def _in_float64(self) -> Arithmetic:
         if self._wider is None:
-            self._wider = _of_finite_numbers(self.form)
+            self._wider = _of_finite_numbers(self.form, self.room.once)
         return self._wider
 
     # Where the numbers come from and where they go
 
+    def _serves(self, x: Tensor) -> bool:
+        return x.dtype == self.room.dtype and (self.room.once or _is_dense(x))
+
     def _read(self, x: Tensor) -> Tensor:
-        return x if x.dtype == self.room.dtype and _is_dense(x) else self.room.new().copy_(x)
+        return x if self._serves(x) else self.room.copy(x)
 
     def _target(self, result: Tensor) -> Tensor:
-        return result if result.dtype == self.room.dtype and _is_dense(result) else self.room.new()
+        return result if self._serves(result) else self.room.tensor()
 
     def _beta(self, beta: Factor) -> Factor:
         return self._read(beta) if isinstance(beta, Tensor) else beta
@@ -81,7 +85,7 @@ class Arithmetic:
     def _within_limit(self, magnitude: Tensor) -> Tensor:
         """The derivative of a clamp."""
         assert self.form.limit is not None
-        return torch.le(magnitude, self.form.limit, out=self.room.new())
+        return torch.le(magnitude, self.form.limit, out=self.room.tensor())
 
     # P and its gradient. With False there may be anything in the results.
 
@@ -183,13 +187,13 @@ def _deliver(outs: Sequence[Tensor | None], results: Sequence[Tensor | None]) ->
     return True
 
 
-def _of_finite_numbers(form: Form) -> Arithmetic:
-    return Arithmetic(form, torch.float64, math.inf, math.inf, widens=False)
+def _of_finite_numbers(form: Form, once: bool) -> Arithmetic:
+    return Arithmetic(form, torch.float64, math.inf, math.inf, widens=False, once=once)
 
 
-def arithmetic(form: Form, dtype: torch.dtype, beta: Factor) -> Arithmetic | None:
+def arithmetic(form: Form, dtype: torch.dtype, beta: Factor, *, once: bool) -> Arithmetic | None:
     """The plain arithmetic for tensors of ``dtype``; None for float64 where an exponential's argument is rounded."""
     if form.activation in ("gelu", "gelu_tanh") or (form.activation == "swish" and not is_one(beta)):
-        return None if dtype == torch.float64 else _of_finite_numbers(form)
+        return None if dtype == torch.float64 else _of_finite_numbers(form, once)
     compute = compute_dtype(dtype)
-    return Arithmetic(form, compute, _FAR[compute], _NEAR, widens=dtype != torch.float64)
+    return Arithmetic(form, compute, _FAR[compute], _NEAR, widens=dtype != torch.float64, once=once)

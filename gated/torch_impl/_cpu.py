@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
 from . import _forms as exact
-from ._arithmetic import arithmetic
+from ._arithmetic import Arithmetic, arithmetic
 from ._arrays import Factor
 from ._forms import IN_BETA, IN_VALUE, IN_X, Form
 from ._memory import new_like
-from ._threads import block_size, shared
+from ._threads import SERIAL, block_size, shared
 
 __all__ = ["evaluate", "is_plain", "pullback"]
 
@@ -42,21 +42,18 @@ def is_plain(*operands: object) -> bool:
     )
 
 
-def _blocks(shape: Sequence[int], size: int) -> Iterator[_Block]:
+def _blocks(shape: Sequence[int], size: int) -> list[_Block]:
     """Indices of the parts of an array of ``shape``, of at most ``size`` elements each but for a long last axis."""
     inner = math.prod(shape)
     if inner <= size:
-        if inner:
-            yield ()
-        return
+        return [()] if inner else []
     axis = -1
     while inner > size:
         axis += 1
         inner //= shape[axis]
     step = max(1, size // inner)
-    for lead in itertools.product(*map(range, shape[:axis])):
-        for start in range(0, shape[axis], step):
-            yield (*lead, slice(start, start + step))
+    leads = itertools.product(*map(range, shape[:axis]))
+    return [(*lead, slice(start, start + step)) for lead in leads for start in range(0, shape[axis], step)]
 
 
 def _part(x: Any, block: _Block) -> Any:
@@ -79,17 +76,25 @@ def evaluate(form: Form, x: Tensor, value: Tensor | None, beta: Factor) -> Tenso
     gate, value = form.split(x, value)
     result = new_like(gate)
     full_beta = beta.expand(gate.shape) if isinstance(beta, Tensor) else beta
+    operands = (gate, value, full_beta, result)
+
+    def compute(plain: Arithmetic | None, g: Tensor, v: Tensor | None, b: Factor, out: Tensor) -> None:
+        if plain is None or not plain.value(g, v, b, out):
+            out.copy_(exact.evaluate(form._replace(axis=None), g, v, b))
+
+    if gate.numel() <= SERIAL:
+        if gate.numel():
+            compute(arithmetic(form, x.dtype, beta, once=True), *operands)
+        return result
     order = _memory_order(gate)
-    operands = [_permuted(one, order) for one in (gate, value, full_beta, result)]
+    ordered = [_permuted(one, order) for one in operands]
 
     def task(blocks: Sequence[_Block]) -> None:
-        plain = arithmetic(form, x.dtype, beta)
+        plain = arithmetic(form, x.dtype, beta, once=False)
         for block in blocks:
-            g, v, b, out = [_part(one, block) for one in operands] if block else operands
-            if plain is None or not plain.value(g, v, b, out):
-                out.copy_(exact.evaluate(form._replace(axis=None), g, v, b))
+            compute(plain, *(_part(one, block) for one in ordered))
 
-    shared(task, list(_blocks(operands[0].shape, block_size())), gate.numel())
+    shared(task, _blocks(ordered[0].shape, block_size()), gate.numel())
     return result
 
 
@@ -115,15 +120,17 @@ def pullback(
             outs[2] = results[IN_BETA]
         elif form.activation == "swish":
             summed = (1,) * (gate.dim() - beta.dim()) + beta.shape
-    order = _memory_order(gate)
     full_beta = beta.expand(gate.shape) if isinstance(beta, Tensor) else beta
-    operands = [_permuted(one, order) for one in (gate, cotangent, factor, full_beta, *outs)]
+    operands = (gate, cotangent, factor, full_beta, *outs)
+    order = None if gate.numel() <= SERIAL else _memory_order(gate)
+    ordered = [_permuted(one, order) for one in operands]
+    blocks = _blocks(ordered[0].shape, block_size())
 
     def task(blocks: Sequence[_Block]) -> Tensor | None:
-        plain = arithmetic(form, x.dtype, beta)
+        plain = arithmetic(form, x.dtype, beta, once=len(blocks) == 1)
         sums = None if summed is None else torch.zeros(summed, dtype=torch.float64, device="cpu")
         for block in blocks:
-            g, c, v, b, *parts = [_part(one, block) for one in operands] if block else operands
+            g, c, v, b, *parts = [_part(one, block) for one in ordered] if block else ordered
             if sums is not None:
                 parts[2] = torch.empty(g.shape, dtype=torch.float64, device="cpu")
             if plain is None or not plain.gradient(c, g, v, b, parts):
@@ -132,7 +139,7 @@ def pullback(
                 _accumulate(_permuted(sums, order), block, parts[2])
         return sums
 
-    sums = shared(task, list(_blocks(operands[0].shape, block_size())), gate.numel())
+    sums = shared(task, blocks, gate.numel())
     if summed is not None:
         total = torch.stack([one for one in sums if one is not None]).sum(0)
         results[IN_BETA].copy_(total.view(results[IN_BETA].shape))

@@ -25,10 +25,14 @@ _aten = torch.ops.aten
 
 
 class Room:
-    """Tensors of one dtype to compute in, used again for block after block."""
+    """Tensors of one dtype to compute in, used again for block after block.
 
-    def __init__(self, dtype: torch.dtype) -> None:
-        self.dtype = dtype
+    Args:
+        once: there is one small block alone. Operations then make their own tensors, which takes less time.
+    """
+
+    def __init__(self, dtype: torch.dtype, *, once: bool) -> None:
+        self.dtype, self.once = dtype, once
         self._tensors: list[Tensor] = []
         self._shape = torch.Size()
         self._used = 0
@@ -37,7 +41,11 @@ class Room:
         """Takes all of them back. The next ones are of ``shape``."""
         self._shape, self._used = shape, 0
 
-    def new(self) -> Tensor:
+    def new(self) -> Tensor | None:
+        """What an operation takes as ``out``: an uninitialised tensor, or None for one of its own."""
+        return None if self.once else self.tensor()
+
+    def tensor(self) -> Tensor:
         """An uninitialised tensor."""
         place = self._used
         self._used += 1
@@ -50,6 +58,10 @@ class Room:
         if tensor.numel() < size:
             tensor = self._tensors[place] = torch.empty(self._shape, dtype=self.dtype, device="cpu")
         return tensor.view(-1)[:size].view(self._shape)
+
+    def copy(self, x: Tensor) -> Tensor:
+        """``x`` in the dtype of the room."""
+        return self.tensor().copy_(x)
 
 
 def is_one(beta: Factor) -> bool:
@@ -100,11 +112,11 @@ class _Relu(Ordinary):
     def base(self, x: Tensor, room: Room) -> Tensor:
         # Unlike a maximum, whose sign IEEE 754 leaves open, this keeps -0.
         info = torch.finfo(x.dtype)
-        result: Tensor = _aten.threshold.out(x, -info.smallest_normal * info.eps, 0, out=room.new())
+        result: Tensor = _aten.threshold.out(x, -info.smallest_normal * info.eps, 0, out=room.tensor())
         return result
 
     def times_slope(self, c: Tensor, x: Tensor, q: Tensor | None, beta: Factor, near: bool, room: Room) -> None:
-        c.mul_(torch.gt(x, 0, out=room.new()))  # a nan is seen as no number in range
+        c.mul_(torch.gt(x, 0, out=room.tensor()))  # a nan is seen as no number in range
 
 
 def _times_logistic_slope(c: Tensor, z: Tensor) -> None:
@@ -123,7 +135,7 @@ class _Sigmoid(Ordinary):
 
     def times_slope(self, c: Tensor, x: Tensor, q: Tensor | None, beta: Factor, near: bool, room: Room) -> None:
         """s (1 - s)"""
-        _times_logistic_slope(c, room.new().copy_(x))
+        _times_logistic_slope(c, room.copy(x))
 
 
 class _Swish(Ordinary):
@@ -136,18 +148,17 @@ class _Swish(Ordinary):
         """s + z s (1 - s)"""
         assert q is not None
         z = _argument(x, beta, room)
-        slope = room.new()
         if near:
-            _aten.sigmoid_backward.grad_input(z, q, grad_input=slope).add_(q)
+            slope = _aten.sigmoid_backward.grad_input(z, q, grad_input=room.tensor()).add_(q)
         else:
-            torch.neg(z, out=slope).sigmoid_().mul_(z)
+            slope = torch.neg(z, out=room.new()).sigmoid_().mul_(z)
             torch.addcmul(q, q, slope, out=slope)
         c.mul_(slope)
 
     def times_beta_slope(self, c: Tensor, x: Tensor, beta: Factor, room: Room) -> None:
         """x^2 s (1 - s)"""
         c.mul_(x).mul_(x)
-        _times_logistic_slope(c, room.new().copy_(_argument(x, beta, room)))
+        _times_logistic_slope(c, room.copy(_argument(x, beta, room)))
 
 
 class _Gelu(Ordinary):

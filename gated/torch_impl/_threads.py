@@ -18,12 +18,12 @@ from typing import Final, TypeVar
 
 import torch
 
-__all__ = ["block_size", "shared"]
+__all__ = ["SERIAL", "block_size", "shared"]
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
-_SERIAL: Final = 2**15 - 1
+SERIAL: Final = 2**15 - 1
 """Elements that torch does not share between threads."""
 _SHARED: Final = 2**16
 """Elements for each thread where it does."""
@@ -36,7 +36,7 @@ _WORTH: Final = 2**18
 def block_size() -> int:
     """Elements of a block."""
     threads = torch.get_num_threads()
-    return _SERIAL if threads <= _MOST else threads * _SHARED
+    return SERIAL if threads <= _MOST else threads * _SHARED
 
 
 @functools.cache
