@@ -69,10 +69,17 @@ def is_one(beta: Factor) -> bool:
     return not isinstance(beta, Tensor) and beta == 1
 
 
+_DEEP: Final = -700.0
+"""In float64 e^_DEEP is a normal number, and no narrower dtype tells it from zero, whatever it is multiplied with.
+Where the terms of a sum would underflow, and the sum lose its sign, those of _DEEP stand for them."""
+
+
 def _argument(x: Tensor, beta: Factor, room: Room) -> Tensor:
     """z = beta x"""
     assert beta is not None
-    return x if is_one(beta) else torch.mul(x, beta, out=room.new())
+    if x.dtype != torch.float64:
+        return x  # float32 is taken for beta = 1 alone, and not far from 0
+    return torch.mul(x, beta, out=room.new()).clamp_min_(_DEEP)
 
 
 class Ordinary:
@@ -158,7 +165,7 @@ class _Swish(Ordinary):
     def times_beta_slope(self, c: Tensor, x: Tensor, beta: Factor, room: Room) -> None:
         """x^2 s (1 - s)"""
         c.mul_(x).mul_(x)
-        _times_logistic_slope(c, room.copy(_argument(x, beta, room)))
+        _times_logistic_slope(c, _argument(x, beta, room))
 
 
 class _Gelu(Ordinary):
@@ -171,6 +178,7 @@ class _Gelu(Ordinary):
     def times_slope(self, c: Tensor, x: Tensor, q: Tensor | None, beta: Factor, near: bool, room: Room) -> None:
         """Phi + x e^(-x^2 / 2) / sqrt(2 pi)"""
         assert q is not None
+        x = torch.clamp(x, min=-math.sqrt(-2 * _DEEP), out=room.new())
         density = torch.mul(x, x, out=room.new()).mul_(-0.5).exp_().mul_(1 / math.sqrt(2 * math.pi))
         c.mul_(torch.addcmul(q, x, density, out=density))
 
@@ -180,7 +188,7 @@ class _GeluTanh(Ordinary):
 
     def factor(self, x: Tensor, beta: Factor, room: Room) -> Tensor:
         w = torch.mul(x, x, out=room.new()).mul_(GELU_TANH_CUBIC).add_(GELU_TANH_SCALE).mul_(x)
-        return w.sigmoid_()
+        return w.clamp_min_(_DEEP).sigmoid_()
 
     def times_slope(self, c: Tensor, x: Tensor, q: Tensor | None, beta: Factor, near: bool, room: Room) -> None:
         """s + x w' s (1 - s), x w' = x (scale + 3 cubic x^2)"""
