@@ -36,7 +36,6 @@ def arithmetic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     if request.param == SCALED:
         monkeypatch.setattr(_cpu, "is_plain", lambda *operands: False)
     else:
-        monkeypatch.setattr(_cpu, "SERIAL", 0)
         monkeypatch.setattr(_cpu, "block_size", lambda: 1 if request.param == BY_ELEMENT else 8)
 
 

@@ -6,10 +6,9 @@ What the plain arithmetic of :mod:`gated.torch_impl._arithmetic` cannot do, the 
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +18,9 @@ from ._arithmetic import Arithmetic, arithmetic
 from ._arrays import Factor
 from ._forms import IN_BETA, IN_VALUE, IN_X, Form
 from ._memory import new_like
-from ._threads import SERIAL, block_size, shared
+from ._threads import block_size, shared
 
 __all__ = ["evaluate", "is_plain", "pullback"]
-
-_Block = tuple[int | slice, ...]
 
 _NAMES: Final = (IN_X, IN_VALUE, IN_BETA)
 _TENSORS: Final = (Tensor, nn.Parameter)
@@ -42,22 +39,37 @@ def is_plain(*operands: object) -> bool:
     )
 
 
-def _blocks(shape: Sequence[int], size: int) -> list[_Block]:
-    """Indices of the parts of an array of ``shape``, of at most ``size`` elements each but for a long last axis."""
-    inner = math.prod(shape)
-    if inner <= size:
-        return [()] if inner else []
-    axis = -1
+class _Cut(NamedTuple):
+    """How arrays of ``shape`` are cut into blocks: each index of the first ``axis`` axes, and ``step`` of the next."""
+
+    shape: torch.Size
+    axis: int
+    step: int
+
+    @property
+    def blocks(self) -> int:
+        return math.prod(self.shape[: self.axis]) * -(-self.shape[self.axis] // self.step)
+
+    def pieces(self, x: Any) -> list[Any]:
+        """The blocks of ``x``, a tensor of the shape or one that broadcasts to it; of anything else, itself."""
+        if not isinstance(x, Tensor):
+            return [x] * self.blocks
+        parts = [x]
+        for size in self.shape[: self.axis]:
+            parts = [row for part in parts for row in (part.unbind() if len(part) == size else [part[0]] * size)]
+        size = self.shape[self.axis]
+        if len(parts[0]) == size:
+            return [piece for part in parts for piece in torch.split(part, self.step)]
+        return [part for part in parts for _ in range(0, size, self.step)]
+
+
+def _cut(shape: torch.Size, size: int) -> _Cut:
+    """Blocks of at most ``size`` elements, but for a last axis that is longer. There must be more than that."""
+    axis, inner = -1, math.prod(shape)
     while inner > size:
         axis += 1
         inner //= shape[axis]
-    step = max(1, size // inner)
-    leads = itertools.product(*map(range, shape[:axis]))
-    return [(*lead, slice(start, start + step)) for lead in leads for start in range(0, shape[axis], step)]
-
-
-def _part(x: Any, block: _Block) -> Any:
-    return x[block] if isinstance(x, Tensor) else x
+    return _Cut(shape, axis, max(1, size // inner))
 
 
 def _memory_order(x: Tensor) -> list[int] | None:
@@ -75,6 +87,7 @@ def evaluate(form: Form, x: Tensor, value: Tensor | None, beta: Factor) -> Tenso
     """P"""
     gate, value = form.split(x, value)
     result = new_like(gate)
+    size = block_size()
     full_beta = beta.expand(gate.shape) if isinstance(beta, Tensor) else beta
     operands = (gate, value, full_beta, result)
 
@@ -82,19 +95,21 @@ def evaluate(form: Form, x: Tensor, value: Tensor | None, beta: Factor) -> Tenso
         if plain is None or not plain.value(g, v, b, out):
             out.copy_(exact.evaluate(form._replace(axis=None), g, v, b))
 
-    if gate.numel() <= SERIAL:
+    if gate.numel() <= size:
         if gate.numel():
             compute(arithmetic(form, x.dtype, beta, once=True), *operands)
         return result
     order = _memory_order(gate)
     ordered = [_permuted(one, order) for one in operands]
+    cut = _cut(ordered[0].shape, size)
+    pieces = [cut.pieces(one) for one in ordered]
 
-    def task(blocks: Sequence[_Block]) -> None:
+    def task(blocks: range) -> None:
         plain = arithmetic(form, x.dtype, beta, once=False)
-        for block in blocks:
-            compute(plain, *(_part(one, block) for one in ordered))
+        for i in blocks:
+            compute(plain, *[one[i] for one in pieces])
 
-    shared(task, _blocks(ordered[0].shape, block_size()), gate.numel())
+    shared(task, cut.blocks, gate.numel())
     return result
 
 
@@ -122,26 +137,41 @@ def pullback(
             summed = (1,) * (gate.dim() - beta.dim()) + beta.shape
     full_beta = beta.expand(gate.shape) if isinstance(beta, Tensor) else beta
     operands = (gate, cotangent, factor, full_beta, *outs)
-    order = None if gate.numel() <= SERIAL else _memory_order(gate)
-    ordered = [_permuted(one, order) for one in operands]
-    blocks = _blocks(ordered[0].shape, block_size())
 
-    def task(blocks: Sequence[_Block]) -> Tensor | None:
-        plain = arithmetic(form, x.dtype, beta, once=len(blocks) == 1)
-        sums = None if summed is None else torch.zeros(summed, dtype=torch.float64, device="cpu")
-        for block in blocks:
-            g, c, v, b, *parts = [_part(one, block) for one in ordered] if block else ordered
-            if sums is not None:
-                parts[2] = torch.empty(g.shape, dtype=torch.float64, device="cpu")
-            if plain is None or not plain.gradient(c, g, v, b, parts):
-                _exact_gradient(form, c, g, v, b, parts)
-            if sums is not None:
-                _accumulate(_permuted(sums, order), block, parts[2])
-        return sums
+    def compute(plain: Arithmetic | None, sums: Tensor | None, operands: Sequence[Any]) -> None:
+        g, c, v, b, *parts = operands
+        if sums is not None:
+            parts[2] = torch.empty(g.shape, dtype=torch.float64, device="cpu")
+        if plain is None or not plain.gradient(c, g, v, b, parts):
+            _exact_gradient(form, c, g, v, b, parts)
+        if sums is not None:
+            sums.add_(parts[2].sum_to_size(sums.shape))
 
-    sums = shared(task, blocks, gate.numel())
+    def new_sums() -> Tensor | None:
+        return None if summed is None else torch.zeros(summed, dtype=torch.float64, device="cpu")
+
+    size = block_size()
+    if gate.numel() <= size:
+        all_sums = [new_sums()]
+        if gate.numel():
+            compute(arithmetic(form, x.dtype, beta, once=True), all_sums[0], operands)
+    else:
+        order = _memory_order(gate)
+        ordered = [_permuted(one, order) for one in operands]
+        cut = _cut(ordered[0].shape, size)
+        pieces = [cut.pieces(one) for one in ordered]
+
+        def task(blocks: range) -> Tensor | None:
+            plain = arithmetic(form, x.dtype, beta, once=False)
+            sums = new_sums()
+            sums_pieces = cut.pieces(_permuted(sums, order))
+            for i in blocks:
+                compute(plain, sums_pieces[i], [one[i] for one in pieces])
+            return sums
+
+        all_sums = shared(task, cut.blocks, gate.numel())
     if summed is not None:
-        total = torch.stack([one for one in sums if one is not None]).sum(0)
+        total = torch.stack([sums for sums in all_sums if sums is not None]).sum(0)
         results[IN_BETA].copy_(total.view(results[IN_BETA].shape))
     return tuple(results[name] for name in wanted)
 
@@ -156,12 +186,3 @@ def _exact_gradient(
     parts = exact.pullback(form._replace(axis=None), wanted, c, gate, value, beta)
     for (_, result), part in zip(there, parts, strict=True):
         result.copy_(part)
-
-
-def _accumulate(sums: Tensor, block: _Block, terms: Tensor) -> None:
-    """Adds the terms of a block to the sums, along whose axes of size 1 all terms are added up."""
-    if block:
-        places = (0 if isinstance(i, int) else slice(None) for i in block)
-        block = tuple(place if size == 1 else i for place, i, size in zip(places, block, sums.shape, strict=False))
-    part = sums[block]
-    part.add_(terms.sum_to_size(part.shape))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 __all__ = ["new_like"]
 
-_LARGE: Final = 2**25
+LARGE: Final = 2**25
 """Bytes from which on the allocator of glibc always takes fresh memory (DEFAULT_MMAP_THRESHOLD_MAX)."""
 
 
@@ -33,16 +33,16 @@ def _find_advise() -> Callable[[int, int], object] | None:
     return lambda address, size: function(address, size, advice)
 
 
-_ADVISE: Final = _find_advise()
+ADVISE: Final = _find_advise()
 
 
 def new_like(x: Tensor) -> Tensor:
     """An uninitialised CPU tensor like ``x``: ``torch.empty_like``."""
     result = torch.empty_like(x)
     size = result.nbytes
-    if size >= _LARGE and _ADVISE is not None:
+    if size >= LARGE and ADVISE is not None:
         start = result.data_ptr()
         page = mmap.PAGESIZE
         first = -(-start // page) * page
-        _ADVISE(first, (start + size - first) // page * page)  # no more than advice: a refusal does no harm
+        ADVISE(first, (start + size - first) // page * page)  # no more than advice: a refusal does no harm
     return result

@@ -12,21 +12,20 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 import torch
 
-__all__ = ["SERIAL", "block_size", "shared"]
+__all__ = ["block_size", "shared"]
 
-_T = TypeVar("_T")
 _R = TypeVar("_R")
 
-SERIAL: Final = 2**15 - 1
+_SERIAL: Final = 2**15 - 1
 """Elements that torch does not share between threads."""
 _SHARED: Final = 2**16
-"""Elements for each thread where it does."""
+"""Elements for each thread where it does, or where there is one alone: a quarter of a MiB of float32."""
 _MOST: Final = 4
 """Python threads that do not hinder each other much."""
 _WORTH: Final = 2**18
@@ -36,7 +35,7 @@ _WORTH: Final = 2**18
 def block_size() -> int:
     """Elements of a block."""
     threads = torch.get_num_threads()
-    return SERIAL if threads <= _MOST else threads * _SHARED
+    return _SERIAL if 1 < threads <= _MOST else threads * _SHARED
 
 
 @functools.cache
@@ -48,19 +47,19 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.cache_clear)  # a fork has no threads but one
 
 
-def shared(task: Callable[[Sequence[_T]], _R], blocks: Sequence[_T], elements: int) -> list[_R]:
-    """``task`` done on all blocks, ``elements`` in all, by one or more threads: the result of each thread."""
+def shared(task: Callable[[range], _R], count: int, elements: int) -> list[_R]:
+    """``task`` done on ``count`` blocks, ``elements`` in all, by one or more threads: the result of each thread."""
     threads = torch.get_num_threads()
-    if threads == 1 or threads > _MOST or elements < _WORTH or len(blocks) < threads:
-        return [task(blocks)]
+    if threads == 1 or threads > _MOST or elements < _WORTH or count < threads:
+        return [task(range(count))]
     inference = torch.is_inference_mode_enabled()
 
-    def quietly(part: Sequence[_T]) -> _R:
+    def quietly(blocks: range) -> _R:
         with torch.inference_mode(inference), torch.no_grad():  # both modes are a thread's own
-            return task(part)
+            return task(blocks)
 
-    cuts = [len(blocks) * i // threads for i in range(threads + 1)]
-    parts = [blocks[start:end] for start, end in itertools.pairwise(cuts)]
+    cuts = [count * i // threads for i in range(threads + 1)]
+    parts = [range(start, end) for start, end in itertools.pairwise(cuts)]
     futures = [_pool().submit(quietly, part) for part in parts[1:]]
     first = quietly(parts[0])
     return [first, *(future.result() for future in futures)]
