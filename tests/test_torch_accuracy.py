@@ -85,7 +85,7 @@ def test_a_number_beta_keeps_the_value_that_float32_cannot_hold(beta: float, ari
 
 
 @EVERY
-@pytest.mark.parametrize("limit", [0.1, 3.3, 100.1])
+@pytest.mark.parametrize("limit", [0.1, 3.3, 40.3])
 @pytest.mark.parametrize("offset", [0.1, -0.1, 0.7])
 def test_the_numbers_of_a_clamp_keep_the_values_that_float32_cannot_hold(
     limit: float, offset: float, arithmetic: None
@@ -104,3 +104,34 @@ def test_the_numbers_of_a_clamp_keep_the_values_that_float32_cannot_hold(
     (cotangent,), (exact_cotangent,) = pull(torch.from_numpy(one.astype(np.float32))), exact_pull(one)
     zero = exact_cotangent.astype(np.float32) == 0
     assert np.array_equal(cotangent.numpy() == 0, zero)
+
+
+@EVERY
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ["silu", "swish", "gelu", "gelu_tanh"])
+def test_a_derivative_that_underflows_keeps_its_sign(name: str, dtype: torch.dtype, arithmetic: None) -> None:
+    # Each is -x e^-t for a t > 700: no number of the dtype, though its terms, the larger and negative one, have signs.
+    x = -torch.tensor([41.0, 60.0, 800.0, 6e4], dtype=dtype)
+    fn, static = {
+        "silu": (ours.silu, {}),
+        "swish": (ours.swish, {"beta": 1.7}),
+        "gelu": (ours.gelu, {}),
+        "gelu_tanh": (ours.gelu, {"approximate": "tanh"}),
+    }[name]
+    x = x[2:] if name in ("silu", "swish") else x
+    (gradient,) = ours.vjp(fn, x, **static)[1](torch.ones_like(x))
+    assert gradient.tolist() == [0.0] * len(x)
+    assert gradient.signbit().all()
+
+
+@pytest.mark.parametrize("top", [6.0, 17.4, 79.0])
+def test_the_derivative_of_swish_is_within_8_ulp_where_its_complement_is_rounded(top: float) -> None:
+    # All in one block: how the complement of the sigmoid is had depends on the largest argument.
+    x = np.concatenate([np.linspace(top - 2, top, 16000), np.linspace(-top, top, 4000)]).astype(np.float32)
+    c = np.linspace(1, 2, len(x)).astype(np.float32)
+    result = ours.vjp(ours.silu, torch.from_numpy(x))[1](torch.from_numpy(c))[0].numpy().astype(np.float64)
+    wide, cotangent = x.astype(np.float64), c.astype(np.float64)
+    exact = reference.vjp(reference.silu, wide)[1](cotangent)[0]
+    s, r = 1 / (1 + np.exp(-wide)), 1 / (1 + np.exp(wide))
+    scale = np.maximum(np.abs(exact), cotangent * np.maximum(s, np.abs(wide * s * r)))
+    assert np.max(np.abs(result - exact) / np.spacing(scale.astype(np.float32))) <= 8

@@ -65,6 +65,16 @@ def test_the_gradient_of_a_beta_sums_the_terms_of_all_blocks(beta_shape: tuple[i
     torch.testing.assert_close(ours[3], plain[3], rtol=1e-12, atol=ROWS * COLUMNS * 2.0**-53)
 
 
+@pytest.mark.parametrize("beta_shape", [(COLUMNS,), (ROWS, 1)])
+def test_the_gradient_of_a_beta_beside_transposed_arrays(beta_shape: tuple[int, ...], threads: None) -> None:
+    gate, value, c = (randn(COLUMNS, ROWS).T for _ in range(3))
+    beta = randn(*beta_shape)
+    ours = gradients(lambda g, v, b: G.gated_unit(g, v, beta=b), (gate, value, beta), c)
+    plain = gradients(lambda g, v, b: plain_activation("swish", g, b) * v, (gate, value, beta), c)
+    assert_same(ours[:3], plain[:3])
+    torch.testing.assert_close(ours[3], plain[3], rtol=1e-12, atol=ROWS * COLUMNS * 2.0**-53)
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_narrow_dtypes_are_the_formula_in_float64_rounded(activation: str, dtype: torch.dtype) -> None:

@@ -145,3 +145,16 @@ def test_forward_mode_by_dual_tensors_is_the_jvp() -> None:
         dual = G.gelu(torch.autograd.forward_ad.make_dual(x, t))
         tangent = torch.autograd.forward_ad.unpack_dual(dual).tangent
     assert_same(tangent, G.jvp(G.gelu, (x,), (t,))[1])
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_forward_mode_over_backward_by_dual_tensors_is_the_second_derivative(create_graph: bool) -> None:
+    x, t = randn(5), randn(5)
+    forward_ad = torch.autograd.forward_ad
+    results = []
+    for fn in (G.silu, lambda x: plain_activation("swish", x)):
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(x.clone().requires_grad_(), t)
+            (gradient,) = torch.autograd.grad(fn(dual).sum(), dual, create_graph=create_graph)
+            results.append(forward_ad.unpack_dual(gradient).tangent)
+    assert_same(*results)
