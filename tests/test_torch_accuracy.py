@@ -14,7 +14,7 @@ from gated.conformance.adapters import load  # noqa: E402
 from gated.conformance.cases import cases  # noqa: E402
 from gated.conformance.error import FORMATS  # noqa: E402
 from gated.contract import ARRAY_PARAMETERS  # noqa: E402
-from gated.torch_impl import _cpu  # noqa: E402
+from gated.torch_impl import _blocks, _cpu  # noqa: E402
 
 ELEMENTWISE = [name for name in ARRAY_PARAMETERS if "linear" not in name and "ffn" not in name]
 LIMITS = {"float32": (5.0, 8.0), "float64": (5.0, 8.0), "bfloat16": (0.51, 0.51), "float16": (0.51, 0.51)}
@@ -36,7 +36,10 @@ def arithmetic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     if request.param == SCALED:
         monkeypatch.setattr(_cpu, "is_plain", lambda *operands: False)
     else:
-        monkeypatch.setattr(_cpu, "block_size", lambda: 1 if request.param == BY_ELEMENT else 8)
+        size = 1 if request.param == BY_ELEMENT else 8
+        monkeypatch.setattr(_blocks, "SMALL", size)
+        monkeypatch.setattr(_blocks, "EACH", size)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import multiprocessing
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,11 +13,14 @@ torch = pytest.importorskip("torch")
 from _torch import ACTIVATIONS, LAYOUTS, Tensor, assert_same, halves, plain_activation, randn  # noqa: E402
 
 import gated.torch_impl as G  # noqa: E402 - G as the design has it
-from gated.torch_impl import _memory  # noqa: E402
+from gated.torch_impl import _blocks, _memory  # noqa: E402
+from gated.torch_impl._arithmetic import Arithmetic  # noqa: E402
 
-# More than one block for each thread, more elements than one thread is thought to do, and no size that is a multiple
-# of any other.
+# More than one block of up to three threads, and sizes that are multiples of no other.
 ROWS, COLUMNS = 131, 2111
+# Two results of float32, of terms up to 8, each within 8 units in the last place. Not to the bit: torch has one
+# exponential for vectors and one for what is left over, and where that is depends on the threads.
+LAST_PLACES = {"rtol": 2e-6, "atol": 16e-6}
 
 
 @pytest.fixture(autouse=True)
@@ -126,16 +128,18 @@ def test_extreme_numbers_do_not_touch_those_beside_them(threads: None) -> None:
         torch.testing.assert_close(new.view(-1)[places], one, rtol=2e-6, atol=0, equal_nan=True)
 
 
-def test_modes_reach_all_threads(threads: None) -> None:
+def test_modes_and_default_devices_reach_the_blocks(threads: None) -> None:
     x = torch.randn(ROWS, 2 * COLUMNS, requires_grad=True)
-    value = G.swiglu(x)
+    value = G.swiglu(x).detach()
     with torch.no_grad():
-        assert torch.equal(G.swiglu(x), value)
+        torch.testing.assert_close(G.swiglu(x), value, **LAST_PLACES)
     with torch.inference_mode():
         result = G.swiglu(x)
-    assert result.is_inference() and torch.equal(result, value)
+    assert result.is_inference()
+    torch.testing.assert_close(result.clone(), value, **LAST_PLACES)
     with torch.device("meta"):
-        assert torch.equal(G.swiglu(x), value)
+        result = G.swiglu(x).detach()
+    torch.testing.assert_close(result, value, **LAST_PLACES)
 
 
 def test_many_threads_may_call_at_once() -> None:
@@ -152,27 +156,35 @@ def test_many_threads_may_call_at_once() -> None:
     torch.set_num_threads(before)
     for x, results in zip(xs, together, strict=True):
         # One thread or two: the blocks are of other sizes, and torch's exponentials depend on that.
-        torch.testing.assert_close(results, gradients(G.swiglu, (x,), c), rtol=2e-6, atol=2e-6)
+        torch.testing.assert_close(results, gradients(G.swiglu, (x,), c), **LAST_PLACES)
 
 
-@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
-def test_a_fork_has_threads_of_its_own() -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    x = torch.ones(ROWS, 2 * COLUMNS)
-    expected = G.swiglu(x)  # starts the threads that the fork does not have
+def test_blocks_that_wait_for_other_threads_are_cut_up_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, c = torch.randn(ROWS, 2 * COLUMNS), torch.randn(ROWS, COLUMNS)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    sizes: list[int] = []
+    compute = Arithmetic.value
 
-    def child() -> None:
-        # Not torch's own operations on large tensors: its threads do not survive a fork.
-        assert G.swiglu(x)[-1, -1].item() == expected[-1, -1].item()
+    def note(self: Arithmetic, gate: Tensor, *operands: Any) -> bool:
+        sizes.append(gate.numel())
+        return compute(self, gate, *operands)
 
-    process = multiprocessing.get_context("fork").Process(target=child)
-    process.start()
-    process.join(60)
-    finished = process.exitcode
-    process.kill()
-    torch.set_num_threads(before)
-    assert finished == 0
+    monkeypatch.setattr(Arithmetic, "value", note)
+    monkeypatch.setattr(_blocks, "_pace", _blocks._Pace())
+    ordinary = gradients(G.swiglu, (x,), c)
+    assert min(sizes[:-1]) > _blocks.SMALL
+    # Each block seems to have waited.
+    sizes.clear()
+    monkeypatch.setattr(_blocks, "_HINDERED", 0.0)
+    hindered = gradients(G.swiglu, (x,), c)
+    assert sizes[0] > _blocks.SMALL >= max(sizes[1:]) and sum(sizes) == c.numel()
+    torch.testing.assert_close(hindered, ordinary, **LAST_PLACES)
+    # And no more, after the pause.
+    sizes.clear()
+    monkeypatch.setattr(_blocks, "_HINDERED", 1.0)
+    _blocks._pace.resume = 0.0
+    G.swiglu(x)
+    assert min(sizes[:-1]) > _blocks.SMALL
 
 
 def test_large_results_are_the_same_without_huge_pages(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,4 +198,4 @@ def test_large_results_are_the_same_without_huge_pages(monkeypatch: pytest.Monke
     assert value.data_ptr() <= address and address + size <= value.data_ptr() + value.nbytes
     assert address % 4096 == size % 4096 == 0 and size > value.nbytes - 2 * 4096
     monkeypatch.setattr(_memory, "ADVISE", None)
-    assert torch.equal(G.swiglu(x), value)
+    torch.testing.assert_close(G.swiglu(x), value, **LAST_PLACES)
