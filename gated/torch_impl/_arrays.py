@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -13,10 +14,10 @@ __all__ = ["Beta", "Factor", "WeakNumber", "checks", "compute_dtype", "factor", 
 
 
 class WeakNumber(NamedTuple):
-    """A Python number that is being differentiated: a 0-d tensor in the compute dtype, weak beside the arrays.
+    """A Python number that is being differentiated: a 0-d tensor of float64, weak beside the arrays.
 
-    ``vjp`` and ``jvp`` hand it to the public functions in the place of the number, which must not be rounded to a
-    16-bit dtype on its way.
+    ``vjp`` and ``jvp`` hand it to the public functions in the place of the number, which must not be rounded on its
+    way.
     """
 
     tensor: Tensor
@@ -34,12 +35,17 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+@functools.cache
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 def see(value: object) -> contract.Seen | None:
     """The dtype's name and the shape of a tensor; None for anything else."""
     if isinstance(value, WeakNumber):
-        return contract.Seen(str(value.tensor.dtype).removeprefix("torch."), (), weak=True)
+        return contract.Seen(_name(value.tensor.dtype), (), weak=True)
     if isinstance(value, Tensor):
-        return contract.Seen(str(value.dtype).removeprefix("torch."), tuple(value.shape))
+        return contract.Seen(_name(value.dtype), tuple(value.shape))
     return None
 
 

@@ -23,15 +23,30 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from . import _cpu, _forms
 from ._arrays import Factor
-from ._forms import IN_BETA, IN_VALUE, IN_X, Form, evaluate, pullback, pushforward, total, wide
+from ._forms import IN_BETA, IN_VALUE, IN_X, Form, pushforward, total, wide
 from ._higher import derivative
-from ._plain import TypedFunction, plain
+from ._plain import TypedFunction, is_transformed, plain
 
 __all__ = ["apply"]
 
 
 # What the Functions share
+
+
+def _evaluate(form: Form, x: Tensor, value: Tensor | None, beta: Factor) -> Tensor:
+    """P, by the arithmetic for its device and mode"""
+    evaluate = _cpu.evaluate if _cpu.is_plain(x, value, beta) else _forms.evaluate
+    return evaluate(form, x, value, beta)
+
+
+def _pullback(
+    form: Form, wanted: str, cotangent: Tensor, x: Tensor, value: Tensor | None, beta: Factor
+) -> tuple[Tensor, ...]:
+    """c grad P, by the arithmetic for its device and mode"""
+    pullback = _cpu.pullback if _cpu.is_plain(cotangent, x, value, beta) else _forms.pullback
+    return pullback(form, wanted, cotangent, x, value, beta)
 
 
 def _keep(ctx: Any, *operands: Any) -> None:
@@ -142,8 +157,9 @@ def _second(
     """c H t for those of x, value and beta that are wanted; c is 1 where the cotangent is None."""
     narrow_gate, narrow_value = form.split(x, value)
     gate = wide(narrow_gate)
-    t_gate, t_value, t_beta = (None if t is None else wide(t) for t in form.parts(tangents))
-    full_beta = wide(beta).expand_as(gate) if isinstance(beta, Tensor) else beta
+    # A beta that was a Python number is wider than what is computed in.
+    t_gate, t_value, t_beta = (None if t is None else t.to(gate.dtype) for t in form.parts(tangents))
+    full_beta = beta.to(gate.dtype).expand_as(gate) if isinstance(beta, Tensor) else beta
     b = b_slope = None
     if narrow_value is not None:
         b, b_slope = form.value_factor(wide(narrow_value)), form.value_mask(wide(narrow_value))
@@ -154,7 +170,9 @@ def _second(
         """c t times a derivative of A times B or B'"""
         if t is None or (order > 1 and form.activation == "identity"):
             return None
-        result: Tensor = t * _Derivative.apply(form.activation, order, beta_order, form.clamped_gate(gate), full_beta)
+        result: Tensor = t * _Derivative.apply(
+            form.activation, order, beta_order, form.clamped_gate(gate).high, full_beta
+        )
         mask = form.gate_mask(gate) if order else None
         for other in (mask, factor, None if cotangent is None else wide(cotangent)):
             result = result if other is None else result * other
@@ -199,7 +217,7 @@ class _Value(TypedFunction):
 
     @staticmethod
     def forward(form: Form, x: Tensor, value: Tensor | None, beta: Factor) -> Tensor:
-        return evaluate(form, x, value, beta)
+        return _evaluate(form, x, value, beta)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -212,7 +230,9 @@ class _Value(TypedFunction):
         wanted = _wanted(ctx.needs_input_grad[1:], *operands)
         if c is None or not wanted:
             return None, None, None, None
-        return None, *_spread(wanted, _Pullback.apply(ctx.form, wanted, *operands, c))
+        if torch.is_grad_enabled() or is_transformed():
+            return None, *_spread(wanted, _Pullback.apply(ctx.form, wanted, *operands, c))
+        return None, *_spread(wanted, _pullback(ctx.form, wanted, c, *operands))
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
@@ -232,7 +252,7 @@ class _Pullback(TypedFunction):
     def forward(
         form: Form, wanted: str, x: Tensor, value: Tensor | None, beta: Factor, c: Tensor
     ) -> tuple[Tensor, ...]:
-        return pullback(form, wanted, c, x, value, beta)
+        return _pullback(form, wanted, c, x, value, beta)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -333,7 +353,17 @@ class _Pushforward(TypedFunction):
         return _Pushforward.apply(form, *batched), 0
 
 
+def _requires_grad(x: Tensor, value: Tensor | None, beta: Factor) -> bool:
+    return (
+        x.requires_grad
+        or (value is not None and value.requires_grad)
+        or (isinstance(beta, Tensor) and beta.requires_grad)
+    )
+
+
 def _apply(form: Form, x: Tensor, value: Tensor | None, beta: Factor) -> Tensor:
+    if not is_transformed() and not (torch.is_grad_enabled() and _requires_grad(x, value, beta)):
+        return _evaluate(form, x, value, beta)
     result: Tensor = _Value.apply(form, x, value, beta)
     return result
 

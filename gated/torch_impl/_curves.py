@@ -19,22 +19,29 @@ from torch import Tensor
 from ._arrays import Factor
 from ._normal_tail import tail_ratio
 from ._scaled import FORMATS, Scaled, decay, power_of_two, select, sign_mask
+from ._words import Word, halves, parts, product, total_of_two
 
 __all__ = ["CURVES", "GELU_TANH_CUBIC", "GELU_TANH_SCALE", "Curve", "argument"]
 
-GELU_TANH_SCALE: Final = 2 * math.sqrt(2 / math.pi)
-GELU_TANH_CUBIC: Final = GELU_TANH_SCALE * 0.044715
+# 2 sqrt(2 / pi) and 0.044715 times it, and what these float64 numbers lack, computed with mpmath at 300 bits.
+GELU_TANH_SCALE: Final = 1.5957691216057308
+GELU_TANH_CUBIC: Final = 0.07135481627260025
+_SCALE_REST: Final = -9.96930880911092e-17
+_CUBIC_REST: Final = -6.175149918155315e-19
 _PHI_0: Final = 1 / math.sqrt(2 * math.pi)
 
 
 class Curve:
-    """An activation A(x; beta) at a point: its value and its derivatives in x and beta."""
+    """An activation A(x; beta) at a point: its value and its derivatives in x and beta.
+
+    Of x's two parts the lower one counts where e^-|z| magnifies it, and is dropped elsewhere.
+    """
 
     linear = False
     """Whether the second derivative is zero wherever it is defined."""
 
-    def __init__(self, x: Tensor, beta: Factor) -> None:
-        self.x = x
+    def __init__(self, x: Word, beta: Factor) -> None:
+        self.x = x.high
 
     def value(self) -> Scaled:
         raise NotImplementedError
@@ -50,24 +57,51 @@ class Curve:
 # Sigmoid and swish
 
 
-def argument(x: Tensor, beta: float | Tensor) -> Tensor:
-    """z = beta x, where a zero times an infinity is 0, and a product of finite numbers that overflows stays finite."""
-    largest = FORMATS[x.dtype].largest
-    if isinstance(beta, Tensor):
-        z = (beta * x).clamp(-largest, largest)
-        infinite = (x.isinf() & (beta != 0)) | (beta.isinf() & (x != 0))
-        z = torch.where(infinite & ~z.isnan(), torch.sign(beta) * torch.sign(x) * math.inf, z)
-        return torch.where((x == 0) & ~beta.isnan() | (beta == 0) & ~x.isnan(), torch.zeros_like(z), z)
+def argument(x: Word, beta: float | Tensor) -> Word:
+    """z = beta x, where a zero times an infinity is 0, and a product of finite numbers that overflows stays finite.
+
+    Rounded once, z would cost e^z up to |z| half units in its last place: the rest is carried, where e^-|z| is not
+    negligible beside any factor.
+    """
+    form = FORMATS[x.high.dtype]
+    z, rest = _tensor_argument(x, beta) if isinstance(beta, Tensor) else _number_argument(x, beta)
+    if rest is not None:
+        rest = torch.where((z.abs() <= form.farthest) & rest.isfinite(), rest, torch.zeros_like(rest))
+    return Word(z, rest)
+
+
+def _number_argument(x: Word, beta: float) -> Word:
+    high, low = x
+    largest = FORMATS[high.dtype].largest
     if beta == 1:
         return x
     if beta == 0:
-        return x.clamp(0, 0)  # nan stays nan
-    if abs(beta) < 1:
-        return x * beta
+        return Word(high.clamp(0, 0))  # nan stays nan
     if math.isinf(beta):
-        return torch.where(x == 0, x, x * beta)
-    rest = x - x.clamp(-largest, largest)  # infinite where x is
-    return (x * beta).clamp(-largest, largest) + math.copysign(1, beta) * rest
+        return Word(torch.where(high == 0, high, high * beta))
+    number = parts(beta, high.dtype)
+    z, rest = product(high, number.high)
+    if number.low:
+        rest = rest + high * number.low
+    if low is not None:
+        rest = rest + low * number.high
+    infinite = high - high.clamp(-largest, largest)
+    return Word(z.clamp(-largest, largest) + math.copysign(1, beta) * infinite, rest)
+
+
+def _tensor_argument(x: Word, beta: Tensor) -> Word:
+    high, low = x
+    largest = FORMATS[high.dtype].largest
+    b = beta.to(high.dtype)
+    z, rest = product(high, b)
+    if beta.dtype != high.dtype:  # a number that is differentiated is wider
+        rest = rest + high * (beta - b.to(beta.dtype)).to(high.dtype)
+    if low is not None:
+        rest = rest + low * b
+    z = z.clamp(-largest, largest)
+    infinite = (high.isinf() & (b != 0)) | (b.isinf() & (high != 0))
+    z = torch.where(infinite & ~z.isnan(), torch.sign(b) * torch.sign(high) * math.inf, z)
+    return Word(torch.where((high == 0) & ~b.isnan() | (b == 0) & ~high.isnan(), torch.zeros_like(z), z), rest)
 
 
 class _Logistic(NamedTuple):
@@ -80,8 +114,9 @@ class _Logistic(NamedTuple):
     """s (1 - s)"""
 
 
-def _logistic(z: Tensor) -> _Logistic:
-    mantissa, exponent = decay(z.abs())
+def _logistic(argument: Word) -> _Logistic:
+    z, rest = argument
+    mantissa, exponent = decay(z.abs(), None if rest is None else rest * torch.sign(z))
     assert exponent is not None
     # Below 2^-126 (2^-1022) E is lost beside 1.
     e = mantissa * power_of_two(exponent.clamp_min(1 - FORMATS[z.dtype].bias), z.dtype)
@@ -118,7 +153,7 @@ def _unsigned_zero(slope: Tensor) -> Tensor:
 class Sigmoid(Curve):
     """s(x)"""
 
-    def __init__(self, x: Tensor, beta: Factor) -> None:
+    def __init__(self, x: Word, beta: Factor) -> None:
         self.logistic = _logistic(x)
 
     def value(self) -> Scaled:
@@ -131,11 +166,12 @@ class Sigmoid(Curve):
 class Swish(Curve):
     """x s(beta x)"""
 
-    def __init__(self, x: Tensor, beta: Factor) -> None:
+    def __init__(self, x: Word, beta: Factor) -> None:
         assert beta is not None
-        self.x, self.beta = x, beta
-        self.z = argument(x, beta)
-        self.logistic = _logistic(self.z)
+        self.x, self.beta = x.high, beta
+        argument_ = argument(x, beta)
+        self.z = argument_.high
+        self.logistic = _logistic(argument_)
 
     def value(self) -> Scaled:
         return self.logistic.s.times(_finite_where_zero(self.x, self.z, self.beta))
@@ -157,16 +193,14 @@ class Swish(Curve):
 class Gelu(Curve):
     """x Phi(x), Phi the distribution function of the standard normal distribution"""
 
-    def __init__(self, x: Tensor, beta: Factor) -> None:
+    def __init__(self, argument: Word, beta: Factor) -> None:
+        x = self.x = argument.high
         form = FORMATS[x.dtype]
-        self.x = x
         magnitude = x.abs()
         # Beyond this, e^(-y^2 / 2) is negligible beside any factor; infinity alone makes it a zero.
         y = magnitude.clamp_max(math.sqrt(2 * form.farthest))
         infinite = magnitude - magnitude.clamp_max(form.largest)
-        # y^2 without an error: `high` has half of y's bits, so that its square has none to round.
-        dropped = (form.fraction + 2) // 2
-        high = ((y.view(form.integer) >> dropped) << dropped).view(y.dtype)
+        high, _ = halves(y)  # its square is exact
         mantissa, exponent = decay(0.5 * high * high + infinite, low=0.5 * (y - high) * (y + high))
         assert exponent is not None
         e = mantissa * power_of_two(exponent.clamp_min(1 - form.bias), x.dtype)
@@ -184,17 +218,30 @@ class Gelu(Curve):
         return Scaled(_unsigned_zero(self.cdf.mantissa + self.x_density), self.cdf.exponent)
 
 
+def _gelu_tanh_argument(x: Tensor) -> tuple[Tensor, Tensor]:
+    """w = x (scale + cubic x^2), with the rest: rounded once, w would cost e^w up to |w| half units."""
+    scale, cubic = parts(GELU_TANH_SCALE, x.dtype), parts(GELU_TANH_CUBIC, x.dtype)
+    square, square_rest = product(x, x)
+    bent, bent_rest = product(square, cubic.high)
+    bent_rest = bent_rest + square_rest * cubic.high + square * (cubic.low + _CUBIC_REST)
+    slope, slope_rest = total_of_two(bent, x.new_full((), scale.high))
+    slope_rest = slope_rest + bent_rest + (scale.low + _SCALE_REST)
+    w, rest = product(x, slope)
+    return w, rest + x * slope_rest
+
+
 class GeluTanh(Curve):
     """x s(w), w = 2 sqrt(2 / pi) (x + 0.044715 x^3), which is x (1 + tanh(w / 2)) / 2"""
 
-    def __init__(self, x: Tensor, beta: Factor) -> None:
+    def __init__(self, argument: Word, beta: Factor) -> None:
+        x = self.x = argument.high
         form = FORMATS[x.dtype]
-        self.x = x
         # Far beyond where e^-|w| is negligible beside any factor, and the cube in range.
         near = x.clamp(-math.sqrt(form.farthest), math.sqrt(form.farthest))
-        square = near * near
         infinite = x - x.clamp(-form.largest, form.largest)
-        self.logistic = _logistic(near * (square * GELU_TANH_CUBIC + GELU_TANH_SCALE) + infinite)
+        square = near * near
+        w, rest = _gelu_tanh_argument(near)
+        self.logistic = _logistic(Word(w + infinite, rest))
         self.x_w_slope = near * (square * (3 * GELU_TANH_CUBIC) + GELU_TANH_SCALE)
         """x w'(x)"""
 

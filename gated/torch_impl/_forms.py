@@ -16,6 +16,7 @@ from torch import Tensor
 from ._arrays import Factor, compute_dtype
 from ._curves import CURVES
 from ._scaled import Scaled
+from ._words import Word, parts
 
 __all__ = ["IN_BETA", "IN_VALUE", "IN_X", "Form", "evaluate", "pullback", "pushforward", "total", "wide"]
 
@@ -62,25 +63,42 @@ class Form(NamedTuple):
             x, value = self.split(x, None)
         return x, value, beta
 
-    # The clamp's derivative is 1 on the boundary, as torch.clamp has it, and nan at nan.
+    # The limit is compared as the real number it is. The clamp's derivative is 1 on it, as torch.clamp has it, and nan
+    # at nan.
 
-    def clamped_gate(self, gate: Tensor) -> Tensor:
-        return gate if self.limit is None else gate.clamp_max(self.limit)
+    def _beyond(self, x: Tensor) -> Tensor:
+        """x > limit"""
+        assert self.limit is not None
+        limit = parts(self.limit, x.dtype)
+        return x >= limit.high if limit.low < 0 else x > limit.high
+
+    def clamped_gate(self, gate: Tensor) -> Word:
+        """min(gate, limit)"""
+        if self.limit is None:
+            return Word(gate)
+        limit = parts(self.limit, gate.dtype)
+        low = self._beyond(gate).to(gate.dtype) * limit.low if limit.low else None
+        return Word(gate.clamp_max(limit.high), low)
 
     def gate_mask(self, gate: Tensor) -> Tensor | None:
-        return None if self.limit is None else _mask(gate, gate <= self.limit)
+        return None if self.limit is None else _mask(gate, ~self._beyond(gate))
 
     def value_factor(self, value: Tensor) -> Tensor:
         """B(value)"""
         if self.limit is None:
             return value
-        clamped = value.clamp(-self.limit, self.limit)
-        # Without an offset a zero keeps its sign.
-        return clamped + self.offset if self.offset else clamped
+        limit, offset = parts(self.limit, value.dtype), parts(self.offset, value.dtype)
+        clamped = value.clamp(-limit.high, limit.high)
+        if self.offset == 0:
+            return clamped  # a zero keeps its sign
+        shifted = clamped + offset.high
+        if limit.low:
+            shifted = shifted + torch.sign(value) * (self._beyond(value.abs()).to(value.dtype) * limit.low)
+        return shifted + offset.low if offset.low else shifted
 
     def value_mask(self, value: Tensor) -> Tensor | None:
         """B'(value), None where it is 1."""
-        return None if self.limit is None else _mask(value, value.abs() <= self.limit)
+        return None if self.limit is None else _mask(value, ~self._beyond(value.abs()))
 
 
 def _mask(x: Tensor, inside: Tensor) -> Tensor:
@@ -111,6 +129,7 @@ class _Point:
         gate = wide(gate)
         value = None if value is None else wide(value)
         self.curve = CURVES[form.activation](form.clamped_gate(gate), wide(beta) if isinstance(beta, Tensor) else beta)
+        self.dtype = gate.dtype
         self.gate_mask = form.gate_mask(gate)
         self.value_factor = None if value is None else form.value_factor(value)
         self.value_mask = None if value is None else form.value_mask(value)
@@ -168,6 +187,6 @@ def pushforward(form: Form, tangents: Sequence[Tensor | None], x: Tensor, value:
     if value_tangent is not None:
         terms.append(at.along_value(wide(value_tangent)))
     if beta_tangent is not None:
-        terms.append(at.along_beta(wide(beta_tangent)))
+        terms.append(at.along_beta(beta_tangent.to(at.dtype)))
     moved = total(terms)
     return torch.zeros_like(form.split(x, value)[0]) if moved is None else moved.to(x.dtype)

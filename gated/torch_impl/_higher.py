@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ._arrays import Factor
 from ._curves import CURVES, GELU_TANH_CUBIC, GELU_TANH_SCALE, Swish, argument
+from ._words import Word
 
 __all__ = ["derivative"]
 
@@ -65,7 +66,7 @@ def _swish(order: int, beta_order: int, x: Tensor, beta: float | Tensor) -> Tens
     x^p beta^r is a power of z times a power of x or of beta, the same in all terms.
     """
     n, m = order, beta_order
-    z = argument(x, beta).clamp(-(_FAR**2), _FAR**2)
+    z = argument(Word(x), beta).high.clamp(-(_FAR**2), _FAR**2)
     result = torch.zeros_like(z)
     for i in range(min(n, m + 1) + 1):
         weight = math.comb(n, i) * math.perm(m + 1, i)
@@ -105,9 +106,9 @@ def derivative(activation: str, order: int, beta_order: int, x: Tensor, beta: Fa
         return torch.zeros_like(x)
     match order, beta_order:
         case 0, 0:
-            return curve(x, beta).value().times().rounded()
+            return curve(Word(x), beta).value().times().rounded()
         case 1, 0:
-            return curve(x, beta).slope().times().rounded()
+            return curve(Word(x), beta).slope().times().rounded()
     if curve.linear:
         return torch.where(x.isnan(), x, torch.zeros_like(x))
     if activation == "swish":

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 from ._arrays import Beta
+from ._plain import is_transformed
 
 __all__ = ["BetaModule", "recomputed"]
 
@@ -46,8 +46,7 @@ def recomputed(code: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     Where nothing is kept (no gradients) and where saved tensors cannot be exchanged (``torch.func``, forward AD) it is
     a plain call.
     """
-    transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-    if not torch.is_grad_enabled() or transformed:
+    if not torch.is_grad_enabled() or is_transformed():
         return code(*inputs)
     result: Tensor = checkpoint(code, *inputs, use_reentrant=False)
     return result

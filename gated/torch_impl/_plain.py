@@ -8,24 +8,35 @@ code a Function, whose derivatives are plain code again: ``torch.func`` applied 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
+from torch._functorch.utils import unwrap_dead_wrappers
+from torch.autograd import Function, forward_ad
 
-__all__ = ["TypedFunction", "plain"]
+__all__ = ["TypedFunction", "is_transformed", "plain"]
 
 _Code: TypeAlias = Callable[..., tuple[Tensor, ...]]
 
 
+def is_transformed() -> bool:
+    """Whether a transform of ``torch.func`` or forward-mode differentiation is under way."""
+    active: bool = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    return active
+
+
 class TypedFunction(Function):
-    """An autograd Function whose ``apply`` a type checker accepts."""
+    """An autograd Function that takes all its operands by place."""
 
-    if TYPE_CHECKING:
-
-        @classmethod
-        def apply(cls, *operands: Any) -> Any: ...
+    @classmethod
+    def apply(cls, *operands: Any) -> Any:
+        """The function of the operands, differentiable."""
+        if torch._C._are_functorch_transforms_active():
+            return super().apply(*operands)  # type: ignore[no-untyped-call]
+        # Function.apply does this too, after it has bound the operands to their names: of a small tensor that takes
+        # longer than all else.
+        return super(Function, cls).apply(*unwrap_dead_wrappers(operands))  # type: ignore[misc]
 
 
 def _some(code: _Code, tensors: Sequence[Tensor], moving: Sequence[int]) -> _Code:

@@ -49,9 +49,10 @@ class _Bound:
                 self.tensors[parameter] = primal if isinstance(primal, Tensor) else self.number(primal)
 
     def number(self, value: float) -> Tensor:
-        """A Python number as a 0-d tensor of the compute dtype, beside the first primal."""
+        """A Python number as a 0-d tensor beside the first primal, unrounded where its device has float64."""
         first = next(iter(self.tensors.values()))
-        return torch.tensor(float(value), dtype=compute_dtype(first.dtype), device=first.device)
+        dtype = compute_dtype(first.dtype) if first.device.type == "mps" else torch.float64
+        return torch.tensor(float(value), dtype=dtype, device=first.device)
 
     def __call__(self, *tensors: Tensor) -> Tensor:
         moved: dict[str, Any] = dict(zip(self.tensors, tensors, strict=True))

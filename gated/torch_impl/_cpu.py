@@ -1,0 +1,102 @@
+"""The gated forms on the CPU in eager mode: block by block, so that what is computed in stays in cache.
+
+What the plain arithmetic of :mod:`gated.torch_impl._arithmetic` cannot do, the scaled arithmetic of
+:mod:`gated.torch_impl._forms` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from . import _forms as exact
+from ._arithmetic import arithmetic
+from ._arrays import Factor
+from ._blocks import SMALL, blocks
+from ._forms import IN_BETA, IN_VALUE, IN_X, Form
+from ._memory import new_like
+
+__all__ = ["evaluate", "is_plain", "pullback"]
+
+_NAMES: Final = (IN_X, IN_VALUE, IN_BETA)
+_TENSORS: Final = (Tensor, nn.Parameter)
+
+
+def is_plain(*operands: object) -> bool:
+    """Whether the operands are ordinary CPU tensors (or no tensors), which may be computed with outside autograd."""
+    for operand in operands:
+        if isinstance(operand, Tensor) and not (type(operand) in _TENSORS and operand.is_cpu):
+            return False
+    return not (
+        torch._C._len_torch_dispatch_stack()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._get_tracing_state()
+        or torch.compiler.is_compiling()
+    )
+
+
+def evaluate(form: Form, x: Tensor, value: Tensor | None, beta: Factor) -> Tensor:
+    """P"""
+    gate, value = form.split(x, value)
+    result = new_like(gate)
+    if not gate.numel():
+        return result
+    full_beta = beta.expand(gate.shape) if isinstance(beta, Tensor) else beta
+    plain = arithmetic(form, x.dtype, beta, once=gate.numel() <= SMALL)
+    for g, v, b, out in blocks((gate, value, full_beta, result)):
+        if plain is None or not plain.value(g, v, b, out):
+            out.copy_(exact.evaluate(form._replace(axis=None), g, v, b))
+    return result
+
+
+def pullback(
+    form: Form, wanted: str, cotangent: Tensor, x: Tensor, value: Tensor | None, beta: Factor
+) -> tuple[Tensor, ...]:
+    """The cotangent times the derivatives of P that are ``wanted``, in the order x, value, beta; each in the dtype and
+    the shape of its argument."""
+    gate, factor = form.split(x, value)
+    results: dict[str, Tensor] = {}
+    outs: list[Tensor | None] = [None, None, None]
+    sums = None
+    if IN_X in wanted:
+        results[IN_X] = new_like(x)
+        outs[:2] = form.split(results[IN_X], None)
+    if IN_VALUE in wanted:
+        assert value is not None
+        results[IN_VALUE] = outs[1] = new_like(value)
+    if IN_BETA in wanted:
+        assert isinstance(beta, Tensor)
+        results[IN_BETA] = torch.zeros_like(beta)
+        if form.activation == "swish" and beta.shape == gate.shape:
+            outs[2] = results[IN_BETA]
+        elif form.activation == "swish":
+            shape = (1,) * (gate.dim() - beta.dim()) + beta.shape
+            sums = torch.zeros(shape, dtype=torch.float64, device="cpu")
+    if gate.numel():
+        full_beta = beta.expand(gate.shape) if isinstance(beta, Tensor) else beta
+        plain = arithmetic(form, x.dtype, beta, once=gate.numel() <= SMALL)
+        for g, c, v, b, total, *parts in blocks((gate, cotangent, factor, full_beta, sums, *outs)):
+            if total is not None:
+                parts[2] = torch.empty(g.shape, dtype=torch.float64, device="cpu")
+            if plain is None or not plain.gradient(c, g, v, b, parts):
+                _exact_gradient(form, c, g, v, b, parts)
+            if total is not None:
+                total.add_(parts[2].sum_to_size(total.shape))
+    if sums is not None:
+        results[IN_BETA].copy_(sums.view(results[IN_BETA].shape))
+    return tuple(results[name] for name in wanted)
+
+
+def _exact_gradient(
+    form: Form, c: Tensor, gate: Tensor, value: Tensor | None, beta: Factor, results: Sequence[Tensor | None]
+) -> None:
+    there = [(name, result) for name, result in zip(_NAMES, results, strict=True) if result is not None]
+    wanted = "".join(name for name, _ in there)
+    if isinstance(beta, Tensor):
+        beta = beta.to(torch.float64)  # terms of a sum are not to be rounded to 16 bits
+    parts = exact.pullback(form._replace(axis=None), wanted, c, gate, value, beta)
+    for (_, result), part in zip(there, parts, strict=True):
+        result.copy_(part)
