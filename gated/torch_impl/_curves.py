@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ._arrays import Factor
-from ._normal_tail import tail_ratio
+from ._normal_tail import MIDDLE, middle, tail_ratio
 from ._scaled import FORMATS, Scaled, decay, power_of_two, select, sign_mask
 from ._words import Word, halves, parts, product, total_of_two
 
@@ -206,7 +206,9 @@ class Gelu(Curve):
         e = mantissa * power_of_two(exponent.clamp_min(1 - form.bias), x.dtype)
         ratio = tail_ratio(y)
         negative = sign_mask(x)
-        self.cdf = Scaled(select(negative, mantissa * ratio, 1.0 - e * ratio), exponent & negative)
+        tail = select(negative, mantissa * ratio, 1.0 - e * ratio)
+        # In the middle the exponent is 0.
+        self.cdf = Scaled(torch.where(y < MIDDLE, middle(x.clamp(-MIDDLE, MIDDLE)), tail), exponent & negative)
         self.x_density = _PHI_0 * y * select(negative, -mantissa, e)
         """x phi(x) with the exponent of ``cdf``."""
 

@@ -1,13 +1,18 @@
-"""The tail of the normal distribution without its exponential: R(y) = e^(y^2/2) Phi(-y), y >= 0."""
+"""The normal distribution: its tail without the exponential, R(y) = e^(y^2/2) Phi(-y), y >= 0, and its middle."""
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import torch
 from torch import Tensor
 
-__all__ = ["tail_ratio"]
+__all__ = ["MIDDLE", "middle", "tail_ratio"]
+
+MIDDLE: Final = 0.5
+"""Up to here Phi is better had from its middle than from its tail, whose errors double in 1 - e^(-y^2/2) R(y)."""
+_TERMS: Final = {torch.float32: 6, torch.float64: 12}
 
 # (1 + y) R(y) is smooth from 1/2 at y = 0 to 1/sqrt(2 pi) at infinity. These are the Chebyshev interpolants of it in
 # m = (y - pole) / (y + pole), in powers of m, computed with mpmath at 60 digits: relative errors below 4e-9 and 2e-17.
@@ -68,3 +73,15 @@ def tail_ratio(y: Tensor) -> Tensor:
     for coefficient in rest[:-1]:
         ratio = (ratio + coefficient) * m
     return (ratio + rest[-1]) / (y + 1.0)
+
+
+def middle(x: Tensor) -> Tensor:
+    """Phi(x) for |x| <= MIDDLE: 1/2 + x times the sum of (-x^2 / 2)^k / (k! (2 k + 1)) over k, over sqrt(2 pi).
+
+    The terms left out add up to less than the first of them: 4.1e-10 of the sum (float32, k = 6), 1.3e-21 (k = 12).
+    """
+    t = -0.5 * x * x
+    total = torch.zeros_like(x)
+    for k in reversed(range(_TERMS[x.dtype])):
+        total = total * t + 1 / (math.factorial(k) * (2 * k + 1))
+    return 0.5 + x * (total * (1 / math.sqrt(2 * math.pi)))
