@@ -171,6 +171,7 @@ def test_blocks_that_wait_for_other_threads_are_cut_up_for_a_while(monkeypatch: 
 
     monkeypatch.setattr(Arithmetic, "value", note)
     monkeypatch.setattr(_blocks, "_pace", _blocks._Pace())
+    monkeypatch.setattr(_blocks, "_HINDERED", 1.0)
     ordinary = gradients(G.swiglu, (x,), c)
     assert min(sizes[:-1]) > _blocks.SMALL
     # Each block seems to have waited.

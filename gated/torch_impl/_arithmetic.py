@@ -45,8 +45,9 @@ class Arithmetic:
     """
 
     def __init__(self, form: Form, dtype: torch.dtype, far: float, near: float, *, widens: bool, once: bool) -> None:
-        self.form, self.far, self.near, self.widens = form, far, near, widens
+        self.form, self.near, self.widens = form, near, widens
         self.activation = ORDINARY[form.activation]
+        self.far = far if self.activation.exponential else math.inf
         self.room = Room(dtype, once=once)
         self._wider: Arithmetic | None = None
 
@@ -143,11 +144,14 @@ class Arithmetic:
         if along_value is not None:
             _multiply(along_value, c, activation.base(x, room))
         near = True
-        if activation.exponential:
+        if activation.exponential or activation.hides_nan:
             highest = x.amax().item()
-            if not (x.amin().item() >= -self.far and highest <= self.far):
+            # At -inf a slope is +0, and not the -0 of a negative one that underflows: neither is infinity in range.
+            if not (x.amin().item() > -self.far and highest < self.far):
                 return False
             near = highest <= self.near
+        if isinstance(beta, Tensor) and not math.isfinite(beta.sum().item()):
+            return False
         q = activation.factor(x, beta, room)
         if along_gate is not None:
             activation.times_slope(along_gate, x, q, beta, near, room)
@@ -192,7 +196,10 @@ def _of_finite_numbers(form: Form, once: bool) -> Arithmetic:
 
 
 def arithmetic(form: Form, dtype: torch.dtype, beta: Factor, *, once: bool) -> Arithmetic | None:
-    """The plain arithmetic for tensors of ``dtype``; None for float64 where an exponential's argument is rounded."""
+    """The plain arithmetic for tensors of ``dtype``; None for float64 where an exponential's argument is rounded, and
+    for an infinite beta."""
+    if isinstance(beta, float) and math.isinf(beta):
+        return None
     if form.activation in ("gelu", "gelu_tanh") or (form.activation == "swish" and not is_one(beta)):
         return None if dtype == torch.float64 else _of_finite_numbers(form, once)
     compute = compute_dtype(dtype)

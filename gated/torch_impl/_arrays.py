@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -35,17 +34,17 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-@functools.cache
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+_NAMES: Final = {
+    dtype: str(dtype).removeprefix("torch.") for dtype in vars(torch).values() if type(dtype) is torch.dtype
+}
 
 
 def see(value: object) -> contract.Seen | None:
     """The dtype's name and the shape of a tensor; None for anything else."""
     if isinstance(value, WeakNumber):
-        return contract.Seen(_name(value.tensor.dtype), (), weak=True)
+        return contract.Seen(_NAMES[value.tensor.dtype], (), weak=True)
     if isinstance(value, Tensor):
-        return contract.Seen(_name(value.dtype), tuple(value.shape))
+        return contract.Seen(_NAMES[value.dtype], tuple(value.shape))
     return None
 
 

@@ -87,6 +87,8 @@ class Ordinary:
 
     exponential = True
     """Whether there is an exponential of x, which may leave the range."""
+    hides_nan = False
+    """Whether the slope at nan is a number."""
 
     def base(self, x: Tensor, room: Room) -> Tensor | None:
         return x
@@ -116,6 +118,9 @@ class _Identity(Ordinary):
 class _Relu(Ordinary):
     """max(x, 0)"""
 
+    exponential = False
+    hides_nan = True
+
     def base(self, x: Tensor, room: Room) -> Tensor:
         # Unlike a maximum, whose sign IEEE 754 leaves open, this keeps -0.
         info = torch.finfo(x.dtype)
@@ -123,7 +128,7 @@ class _Relu(Ordinary):
         return result
 
     def times_slope(self, c: Tensor, x: Tensor, q: Tensor | None, beta: Factor, near: bool, room: Room) -> None:
-        c.mul_(torch.gt(x, 0, out=room.tensor()))  # a nan is seen as no number in range
+        c.mul_(torch.gt(x, 0, out=room.tensor()))
 
 
 def _times_logistic_slope(c: Tensor, z: Tensor) -> None:
