@@ -13,8 +13,7 @@ torch = pytest.importorskip("torch")
 from _torch import ACTIVATIONS, LAYOUTS, Tensor, assert_same, halves, plain_activation, randn  # noqa: E402
 
 import gated.torch_impl as G  # noqa: E402 - G as the design has it
-from gated.torch_impl import _blocks, _memory  # noqa: E402
-from gated.torch_impl._arithmetic import Arithmetic  # noqa: E402
+from gated.torch_impl import _memory  # noqa: E402
 
 # More than one block of up to three threads, and sizes that are multiples of no other.
 ROWS, COLUMNS = 131, 2111
@@ -157,35 +156,6 @@ def test_many_threads_may_call_at_once() -> None:
     for x, results in zip(xs, together, strict=True):
         # One thread or two: the blocks are of other sizes, and torch's exponentials depend on that.
         torch.testing.assert_close(results, gradients(G.swiglu, (x,), c), **LAST_PLACES)
-
-
-def test_blocks_that_wait_for_other_threads_are_cut_up_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    x, c = torch.randn(ROWS, 2 * COLUMNS), torch.randn(ROWS, COLUMNS)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    sizes: list[int] = []
-    compute = Arithmetic.value
-
-    def note(self: Arithmetic, gate: Tensor, *operands: Any) -> bool:
-        sizes.append(gate.numel())
-        return compute(self, gate, *operands)
-
-    monkeypatch.setattr(Arithmetic, "value", note)
-    monkeypatch.setattr(_blocks, "_pace", _blocks._Pace())
-    monkeypatch.setattr(_blocks, "_HINDERED", 1.0)
-    ordinary = gradients(G.swiglu, (x,), c)
-    assert min(sizes[:-1]) > _blocks.SMALL
-    # Each block seems to have waited.
-    sizes.clear()
-    monkeypatch.setattr(_blocks, "_HINDERED", 0.0)
-    hindered = gradients(G.swiglu, (x,), c)
-    assert sizes[0] > _blocks.SMALL >= max(sizes[1:]) and sum(sizes) == c.numel()
-    torch.testing.assert_close(hindered, ordinary, **LAST_PLACES)
-    # And no more, after the pause.
-    sizes.clear()
-    monkeypatch.setattr(_blocks, "_HINDERED", 1.0)
-    _blocks._pace.resume = 0.0
-    G.swiglu(x)
-    assert min(sizes[:-1]) > _blocks.SMALL
 
 
 def test_large_results_are_the_same_without_huge_pages(monkeypatch: pytest.MonkeyPatch) -> None:

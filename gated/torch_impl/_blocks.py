@@ -1,16 +1,13 @@
 """Large CPU tensors, block by block.
 
-torch shares an operation on 32,768 elements or more between its threads, which wait for each other at its end. A block
-has that many for each thread, and what is computed from it stays in cache. Where the machine does something else as
-well, a thread may not be running when the others wait for it: each operation then takes milliseconds. Blocks that are
-too small to be shared are done without waiting, for as long as that lasts. (As with any number of threads, what torch
-has no whole vector of may then differ in the last place.)
+torch shares an operation on 32,768 elements or more between its threads. A block has that many for each thread, and
+what is computed from it stays in cache. The cuts depend on the shapes and the number of threads alone, so that the
+same call gives the same bits again.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -23,27 +20,6 @@ SMALL: Final = 2**15 - 1
 """Elements that one thread does alone (``at::internal::GRAIN_SIZE``)."""
 EACH: Final = 2**16
 """Elements of a block for each thread: a quarter of a MiB of float32."""
-_HINDERED: Final = 200e-9
-"""Seconds an element of a block that had to wait: the slowest arithmetic takes about half of that on one thread."""
-_PAUSE: Final = 1.0
-"""Seconds for which no block is shared after one had to wait."""
-
-
-class _Pace:
-    """When blocks may be shared between threads again."""
-
-    resume = 0.0
-
-    def is_hindered(self) -> bool:
-        return time.monotonic() < self.resume
-
-    def took(self, seconds: float, elements: int) -> None:
-        """Notes how long a shared block took."""
-        if seconds > _HINDERED * elements:
-            self.resume = time.monotonic() + _PAUSE
-
-
-_pace = _Pace()
 
 
 class _Cut(NamedTuple):
@@ -97,18 +73,12 @@ def blocks(operands: Sequence[Any]) -> Iterator[Sequence[Any]]:
         operands: the first is a tensor with elements; the others are tensors of as many axes that broadcast to its
             shape, or no tensors.
     """
-    threads = torch.get_num_threads()
     if operands[0].numel() <= SMALL:
         yield operands
         return
     ordered = _in_memory_order(operands)
-    whole = ordered[0].numel() <= threads * EACH
-    for block in (ordered,) if whole else _cut_up(ordered, threads * EACH):
-        elements = block[0].numel()
-        if threads > 1 and elements > SMALL and _pace.is_hindered():
-            yield from _cut_up(block, SMALL)
-            continue
-        start = time.perf_counter()
-        yield block
-        if threads > 1 and elements > SMALL:
-            _pace.took(time.perf_counter() - start, elements)
+    size = torch.get_num_threads() * EACH
+    if ordered[0].numel() <= size:
+        yield ordered
+        return
+    yield from _cut_up(ordered, size)
