@@ -1,8 +1,7 @@
 """Memory for large results on the CPU.
 
 A large tensor is fresh from the kernel, which maps and clears it page by page as it is first written: of an elementwise
-operation on 4 KiB pages that takes most of the time. Linux gives pages of 2 MiB where it is asked. (A virtual machine
-that hands free memory back to its host may have to fetch such a page from there: most calls gain, a few lose.)
+operation on 4 KiB pages that takes most of the time. Linux gives pages of 2 MiB where it is asked.
 """
 
 from __future__ import annotations
