@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import numpy as np
 
 from gated.contract import Checks, Seen, is_number
 
-__all__ = ["Array", "Beta", "DType", "beta_operand", "checks", "compiled", "compute_dtype", "see"]
+__all__ = ["Array", "Beta", "DType", "Factor", "beta_operand", "checks", "compiled", "compute_dtype", "number", "see"]
 
 Array = jax.Array
 DType = np.dtype[Any]
@@ -19,8 +20,20 @@ Beta = float | jax.Array
 """A Python number or an array."""
 
 
+class Factor(NamedTuple):
+    """The number ``rounded * (1 + rest)``: beta as the formulas take it. A rest of None is 0.
+
+    What is differentiated is ``rounded``; ``rest`` is a constant, a ratio so that it cannot underflow.
+    """
+
+    rounded: Array
+    rest: Array | None = None
+
+
 def see(value: object) -> Seen | None:
-    """JAX arrays, tracers among them; NumPy arrays and lists are none."""
+    """JAX arrays, tracers among them, and numbers in two parts; NumPy arrays and lists are none."""
+    if isinstance(value, Factor):
+        value = value.rounded
     if isinstance(value, jax.Array):
         return Seen(value.dtype.name, value.shape, value.aval.weak_type)
     return None
@@ -34,17 +47,30 @@ def compute_dtype(x: Array) -> DType:
     return np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
 
 
-def beta_operand(beta: Beta, x: Array) -> Array | None:
-    """``beta`` as the formulas take it: an array, or None for the number 1, by which nothing need be multiplied.
+def beta_operand(beta: Beta | Factor, x: Array) -> Factor | None:
+    """``beta`` as the formulas take it, or None for the number 1, by which nothing need be multiplied.
 
-    A number goes to the compute dtype of ``x``, past its 16 bits.
+    A number keeps its value past the compute dtype of ``x``; an array has no more than its own.
     """
+    if isinstance(beta, Factor):
+        return beta
     if not is_number(beta):
-        return beta  # type: ignore[return-value]
-    if beta == 1:
-        return None
-    with np.errstate(over="ignore"):
-        return jnp.asarray(np.asarray(float(beta)).astype(compute_dtype(x)))
+        return Factor(beta)  # type: ignore[arg-type]
+    return None if beta == 1 else number(beta, x)
+
+
+def number(value: float, x: Array) -> Factor:
+    """A Python number beside ``x``: a weak array of a value that the compute dtype has, and the rest.
+
+    Both are arrays, so one trace serves all numbers.
+    """
+    value = float(value)
+    if compute_dtype(x) == np.float64:
+        return Factor(jnp.asarray(value))
+    largest = float(np.finfo(np.float32).max)
+    rounded = float(np.float32(max(-largest, min(value, largest)))) if math.isfinite(value) else value
+    rest = (value - rounded) / rounded if math.isfinite(value) and value else 0.0
+    return Factor(jnp.asarray(rounded), jnp.asarray(np.float32(rest)))
 
 
 Parameters = ParamSpec("Parameters")

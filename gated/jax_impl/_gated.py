@@ -11,18 +11,18 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gated.jax_impl._arrays import Array, compiled, compute_dtype
+from gated.jax_impl._arrays import Array, Factor, compiled, compute_dtype
 from gated.jax_impl._rule import clamped_unit, gated, rectified
 
 __all__ = ["activation_of", "clamped", "packed_unit", "split_packed", "unit"]
 
 
 @compiled(0)
-def activation_of(activation: str, x: Array, beta: Array | None = None) -> Array:
+def activation_of(activation: str, x: Array, beta: Factor | None = None) -> Array:
     """activation(x), in the dtype of ``x``."""
 
     @jax.checkpoint
-    def formula(x: Array, beta: Array | None) -> Array:
+    def formula(x: Array, beta: Factor | None) -> Array:
         wide = x.astype(compute_dtype(x))
         y = rectified(wide) if activation == "relu" else gated(activation, wide, _like(beta, wide), None)
         return y.astype(x.dtype)
@@ -32,18 +32,18 @@ def activation_of(activation: str, x: Array, beta: Array | None = None) -> Array
 
 
 @compiled(0)
-def unit(activation: str, gate: Array, value: Array, beta: Array | None = None) -> Array:
+def unit(activation: str, gate: Array, value: Array, beta: Factor | None = None) -> Array:
     """activation(gate) * value, in the dtype of ``gate``."""
     result: Array = jax.checkpoint(functools.partial(_unit, activation))(gate, value, beta)
     return result
 
 
 @compiled(0, 1, 2)
-def packed_unit(activation: str, axis: int, layout: str, x: Array, beta: Array | None = None) -> Array:
+def packed_unit(activation: str, axis: int, layout: str, x: Array, beta: Factor | None = None) -> Array:
     """activation(gate) * value of the halves of ``x``, in the dtype of ``x``."""
 
     @jax.checkpoint
-    def formula(x: Array, beta: Array | None) -> Array:
+    def formula(x: Array, beta: Factor | None) -> Array:
         return _unit(activation, *split_packed(x, axis, layout), beta)
 
     result: Array = formula(x, beta)
@@ -51,11 +51,11 @@ def packed_unit(activation: str, axis: int, layout: str, x: Array, beta: Array |
 
 
 @compiled(0, 1, 2, 3)
-def clamped(axis: int, layout: str, limit: float, offset: float, x: Array, alpha: Array | None) -> Array:
+def clamped(axis: int, layout: str, limit: float, offset: float, x: Array, alpha: Factor | None) -> Array:
     """(g * sigmoid(alpha * g)) * (v + offset), with g = min(gate, limit) and v = clip(value, -limit, limit)."""
 
     @jax.checkpoint
-    def formula(x: Array, alpha: Array | None) -> Array:
+    def formula(x: Array, alpha: Factor | None) -> Array:
         gate, value = split_packed(x.astype(compute_dtype(x)), axis, layout)
         return clamped_unit(limit, offset, gate, _like(alpha, gate), value).astype(x.dtype)
 
@@ -74,12 +74,13 @@ def split_packed(x: Array, axis: int, layout: str) -> tuple[Array, Array]:
     return (first, last) if layout == "gate_first" else (last, first)
 
 
-def _unit(activation: str, gate: Array, value: Array, beta: Array | None) -> Array:
+def _unit(activation: str, gate: Array, value: Array, beta: Factor | None) -> Array:
     g = gate.astype(compute_dtype(gate))
     v = value.astype(g.dtype)
     return gated(activation, g, _like(beta, g) if activation == "swish" else None, v).astype(gate.dtype)
 
 
-def _like(beta: Array | None, x: Array) -> Array | None:
+def _like(beta: Factor | None, x: Array) -> Factor | None:
     """``beta`` with the dtype and the shape of ``x``. Cast first: its cotangent is summed before it is rounded."""
-    return None if beta is None else jnp.broadcast_to(beta.astype(x.dtype), x.shape)
+    result: Factor | None = jax.tree.map(lambda part: jnp.broadcast_to(part.astype(x.dtype), x.shape), beta)
+    return result

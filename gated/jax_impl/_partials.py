@@ -16,9 +16,9 @@ from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 
-from gated.jax_impl._arrays import Array
+from gated.jax_impl._arrays import Array, Factor
 from gated.jax_impl._exponential import Pair, exact, exact_product, exp_minus, halves, polynomial
-from gated.jax_impl._normal_tail import bound, scaled_tail
+from gated.jax_impl._normal_tail import bound, tail_divisor_less_two
 from gated.jax_impl._scaled import Scaled, has_sign, select, signed_bits, split, times, to_float
 
 __all__ = ["is_positive", "partial", "rectify"]
@@ -27,6 +27,8 @@ _Coefficient = Array | float
 _Polynomial = tuple[float, ...]
 
 _SQRT_2_PI = math.sqrt(2 * math.pi)
+# Below this quartile of the normal distribution, (D - 2 E) / 2D < 1/4 in gelu, at most half of the 1/2 beside it.
+_QUARTILE = 0.67
 # gelu_tanh: a = 2 sqrt(2 / pi) and a b, b = 0.044715, each as the float64 nearest to it and the rest.
 _SLOPE, _SLOPE_REST = 1.5957691216057308, -9.96930880911092e-17
 _CUBIC, _CUBIC_REST = 0.07135481627260025, -6.175149918155315e-19
@@ -34,7 +36,7 @@ _CUBIC, _CUBIC_REST = 0.07135481627260025, -6.175149918155315e-19
 _TANH_BOUND = 40.0
 
 
-def partial(activation: str, gate_order: int, beta_order: int, x: Array, beta: Array | None) -> Scaled:
+def partial(activation: str, gate_order: int, beta_order: int, x: Array, beta: Factor | None) -> Scaled:
     """The derivative of the activation, ``gate_order`` times in x and ``beta_order`` times in beta.
 
     Args:
@@ -42,7 +44,7 @@ def partial(activation: str, gate_order: int, beta_order: int, x: Array, beta: A
         gate_order: 0 for the activation itself.
         beta_order: 0 unless the activation is swish.
         x: float32 or float64.
-        beta: of the shape and dtype of ``x``, for swish; None stands for 1.
+        beta: of arrays of the shape and dtype of ``x``, for swish; None stands for 1.
     """
     swish = activation == "swish"
     result = _swish(gate_order, beta_order, x, beta) if swish else _FAMILIES[activation](gate_order, x)
@@ -85,7 +87,7 @@ def _sigmoid(order: int, x: Array) -> Scaled:
     return _logistic_sum({order: 1.0}, exact(x), jnp.isinf(x))
 
 
-def _swish(p: int, q: int, x: Array, beta: Array | None) -> Scaled:
+def _swish(p: int, q: int, x: Array, beta: Factor | None) -> Scaled:
     """d^p/dx^p d^q/dbeta^q of x s(beta x).
 
     d^q/dbeta^q gives x^(q+1) s_q(z), z = beta x; then by Leibniz' rule, with (q+1)_r = (q+1) q ... (q+2-r),
@@ -94,7 +96,7 @@ def _swish(p: int, q: int, x: Array, beta: Array | None) -> Scaled:
 
     where x^(q+1-r) beta^(p-r) is a power of z, times x^(q+1-p) if p <= q + 1, times beta^(p-q-1) if not.
     """
-    z, infinite = exact_product(x, beta) if beta is not None else (exact(x), jnp.isinf(x))
+    z, infinite = _logistic_argument(x, beta)
     bounded = _bounded(z)
     powers = min(p, q + 1)
     terms: dict[int, _Coefficient] = {
@@ -103,12 +105,24 @@ def _swish(p: int, q: int, x: Array, beta: Array | None) -> Scaled:
     total = _logistic_sum(terms, z, infinite)
     # Where z is infinite, E = 0 is stronger than any power of x and beta; swish(+inf) = x s(+inf) alone has no E.
     decays = infinite & ((z.high < 0) | (q + p > powers))
-    outer = [(x, q + 1 - powers)] if beta is None else [(x, q + 1 - powers), (beta, p - powers)]
+    # As a factor, beta is as good rounded: only in z is an error of it multiplied, by z itself.
+    outer = [(x, q + 1 - powers)] if beta is None else [(x, q + 1 - powers), (beta.rounded, p - powers)]
     for factor, power in outer:
         if power:
             one = split(jnp.where(decays, jnp.where(has_sign(factor), -1.0, 1.0), factor))
             total = times(total, *(one,) * power)
     return total
+
+
+def _logistic_argument(x: Array, beta: Factor | None) -> tuple[Pair, Array]:
+    """z = beta x, and whether it is infinite because a factor is."""
+    if beta is None:
+        return exact(x), jnp.isinf(x)
+    z, infinite = exact_product(x, beta.rounded)
+    if beta.rest is None:
+        return z, infinite
+    # An infinite z has no use for its low part, which may be nan.
+    return Pair(z.high, z.low + (z.high + z.low) * beta.rest), infinite
 
 
 def _gelu_tanh(order: int, x: Array) -> Scaled:
@@ -220,10 +234,21 @@ def _gelu(order: int, x: Array) -> Scaled:
     if order >= 2:
         sign = jnp.where(negative & (order % 2 == 1), -1.0, 1.0).astype(x.dtype)
         return times(split(sign * polynomial(_normal_polynomial(order), t) / _SQRT_2_PI), e)
-    # Phi(-t) = E R(t), and its derivative is phi(t) = E / sqrt(2 pi).
-    tail = scaled_tail(t) if order == 0 else scaled_tail(t) - t / _SQRT_2_PI
-    result = select(negative, times(split(tail), e), split(1 - to_float(e) * tail))
-    return result if order == 1 else times(result, _unless(infinite & negative, x))
+    # Phi(-t) = E / D(t), and its derivative is phi(t) = E / sqrt(2 pi).
+    rise = tail_divisor_less_two(t)
+    divisor = 2 + rise
+    if order == 1:
+        tail = split(e.mantissa * (1 / divisor - t / _SQRT_2_PI))
+        below = Scaled(tail.mantissa, tail.exponent + e.exponent)
+        return select(negative, below, split(1 - to_float(below)))
+    # Near 0, Phi(t) = 1/2 + (D - 2 E) / 2D: the 1/2 is exact, and what is rounded before the sum is small.
+    e_float = to_float(e)
+    near = ~negative & (t < _QUARTILE)
+    ratio = jnp.where(near, rise + 2 * (1 - e_float), jnp.where(negative, e.mantissa, e_float)) / divisor
+    tail = split(ratio)
+    below = Scaled(tail.mantissa, tail.exponent + e.exponent)
+    above = split(jnp.where(near, 0.5 + ratio / 2, 1 - ratio))
+    return times(select(negative, below, above), _unless(infinite & negative, x))
 
 
 def _normal_polynomial(order: int) -> _Polynomial:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from gated.jax_impl._arrays import Array, compiled
+from gated.jax_impl._arrays import Array, Factor, compiled
 from gated.jax_impl._partials import is_positive, partial, rectify
 from gated.jax_impl._scaled import Scaled, join, largest_exponent, power_of_two, shifted, signed_bits, split, times
 
@@ -29,27 +29,27 @@ class _Term(NamedTuple):
     beta_order: int = 0
 
 
-def gated(activation: str, gate: Array, beta: Array | None, value: Array | None) -> Array:
+def gated(activation: str, gate: Array, beta: Factor | None, value: Array | None) -> Array:
     """value * f(gate, beta).
 
     Args:
         activation: one of the contract's names.
         gate: float32 or float64.
-        beta: like ``gate``, for swish; None stands for 1.
+        beta: of arrays like ``gate``, for swish; None stands for 1.
         value: like ``gate``; None stands for 1.
     """
     return _term(_Term(activation), gate, beta, value, None)
 
 
 @compiled(0)  # traced once, wherever a rule needs it
-def _scaled(term: _Term, gate: Array, beta: Array | None, value: Array | None) -> Scaled:
+def _scaled(term: _Term, gate: Array, beta: Factor | None, value: Array | None) -> Scaled:
     """value * f_pq(gate, beta). The mantissa of a first derivative is between 2^-3 and 2^5."""
     result = partial(*term, gate, beta)
     return result if value is None else times(result, split(value))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _term(term: _Term, gate: Array, beta: Array | None, value: Array | None, shift: Array | None) -> Array:
+def _term(term: _Term, gate: Array, beta: Factor | None, value: Array | None, shift: Array | None) -> Array:
     """value * f_pq(gate, beta) * 2^-shift; None stands for 0."""
     result = _scaled(term, gate, beta, value)
     return join(result) if shift is None else shifted(result, shift)
@@ -64,7 +64,7 @@ def _term_jvp(term: _Term, primals: tuple[Any, ...], tangents: tuple[Any, ...]) 
     tangent = None
     for direction, partial_term, factor in (
         (d_gate, _Term(activation, p + 1, q), value),
-        (d_beta, _Term(activation, p, q + 1), value),
+        (_of_rounded(d_beta), _Term(activation, p, q + 1), value),
         (d_value, term, None),
     ):
         if direction is None or isinstance(direction, SymbolicZero):
@@ -74,8 +74,13 @@ def _term_jvp(term: _Term, primals: tuple[Any, ...], tangents: tuple[Any, ...]) 
     return out, jnp.zeros_like(out) if tangent is None else tangent
 
 
+def _of_rounded(d_beta: Factor | None) -> Any:
+    """The direction of beta: its rest is a constant."""
+    return None if d_beta is None else d_beta.rounded
+
+
 def _along(
-    direction: Array, term: _Term, gate: Array, beta: Array | None, value: Array | None, shift: Array | None
+    direction: Array, term: _Term, gate: Array, beta: Factor | None, value: Array | None, shift: Array | None
 ) -> Array:
     """direction * (value * f_pq * 2^-shift), linear in the direction.
 
@@ -103,7 +108,7 @@ def _along(
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def clamped_unit(limit: float, offset: float, gate: Array, alpha: Array | None, value: Array) -> Array:
+def clamped_unit(limit: float, offset: float, gate: Array, alpha: Factor | None, value: Array) -> Array:
     """swish_alpha(min(gate, limit)) * (clip(value, -limit, limit) + offset)."""
     g, v = _clamped(limit, offset, gate, value)
     return gated("swish", g, alpha, v)
@@ -120,7 +125,7 @@ def _clamped_jvp(
     tangent = None
     for direction, term, factor, mask in (
         (d_gate, _Term("swish", 1), v, _mask(~_above(gate, limit), gate)),
-        (d_alpha, _Term("swish", 0, 1), v, None),
+        (_of_rounded(d_alpha), _Term("swish", 0, 1), v, None),
         (d_value, _Term("swish"), None, _mask(~_above(value, limit) & ~_above(-value, limit), value)),
     ):
         if direction is None or isinstance(direction, SymbolicZero):

@@ -15,7 +15,7 @@ import numpy as np
 
 from gated import contract
 from gated.jax_impl import activations, projections, units
-from gated.jax_impl._arrays import Array, checks, see
+from gated.jax_impl._arrays import Array, Factor, checks, number, see
 
 __all__ = ["jvp", "vjp"]
 
@@ -47,8 +47,8 @@ def vjp(
     name = checks.differentiable("vjp", fn, _NAMES)
     bound = contract.binding("vjp", name, len(primals), static)
     _check(fn, bound, primals, static)
-    operands = [_operand(primal) for primal in primals]
-    value, pull = jax.vjp(_on_arrays(fn, bound, primals, static), *_present(operands))
+    call, operands = _on_arrays(fn, bound, primals, static)
+    value, pull = jax.vjp(call, *operands)
     seen = see(value)
     assert seen is not None
 
@@ -87,10 +87,11 @@ def jvp(
     _check(fn, bound, primals, static)
     for each, primal, tangent in zip(bound, primals, tangents, strict=True):
         checks.tangent(each, tangent, primal)
-    operands = _present([_operand(primal) for primal in primals])
-    directions = _present([_operand(tangent) for tangent in tangents])
-    directions = [direction.astype(operand.dtype) for direction, operand in zip(directions, operands, strict=True)]
-    value, tangent = jax.jvp(_on_arrays(fn, bound, primals, static), operands, directions)
+    call, operands = _on_arrays(fn, bound, primals, static)
+    given = [tangent for tangent in tangents if tangent is not None]
+    with np.errstate(over="ignore"):
+        directions = [jnp.asarray(each, operand.dtype) for each, operand in zip(given, operands, strict=True)]
+    value, tangent = jax.jvp(call, operands, directions)
     return value, tangent
 
 
@@ -102,27 +103,21 @@ def _check(fn: Callable[..., Array], bound: Sequence[str], primals: Sequence[Any
 
 def _on_arrays(
     fn: Callable[..., Array], bound: Sequence[str], primals: Sequence[Any], static: dict[str, Any]
-) -> Callable[..., Array]:
-    """``fn`` as a function of the primals that are not None."""
+) -> tuple[Callable[..., Array], list[Array]]:
+    """``fn`` as a function of arrays, and the arrays: the primals that are not None, a number as its rounded value."""
+    factors = [number(primal, primals[0]) if contract.is_number(primal) else primal for primal in primals]
+    operands = [each.rounded if isinstance(each, Factor) else each for each in factors if each is not None]
 
     def call(*operands: Array) -> Array:
         each = iter(operands)
-        arguments = {name: None if primal is None else next(each) for name, primal in zip(bound, primals, strict=True)}
+        arguments = {
+            name: next(each) if not isinstance(factor, Factor) else factor._replace(rounded=next(each))
+            for name, factor in zip(bound, factors, strict=True)
+            if factor is not None
+        }
         return fn(**arguments, **static)
 
-    return call
-
-
-def _operand(primal: Any) -> Array | None:
-    """A number as a weak array, whose value the functions take to the compute dtype past 16 bits."""
-    if not contract.is_number(primal):
-        return primal  # type: ignore[no-any-return]
-    with np.errstate(over="ignore"):
-        return jnp.asarray(float(primal))
-
-
-def _present(operands: Sequence[Array | None]) -> list[Array]:
-    return [operand for operand in operands if operand is not None]
+    return call, operands
 
 
 def _cotangent_of(primal: Any, cotangent: Array, first: Array) -> Array:

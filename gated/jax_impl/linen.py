@@ -223,12 +223,12 @@ class GatedFFN(nn.Module):
     def _block(self, x: Array) -> Array:
         gate = _dense(self, self.hidden_features, "gate_proj")(x)
         value = _dense(self, self.hidden_features, "up_proj")(x)
-        beta = _used(self, gate)
-        return nn.remat(GatedFFN._down)(self, gate, value, beta)
+        return nn.remat(GatedFFN._down)(self, gate, value)
 
-    def _down(self, gate: Array, value: Array, beta: Beta) -> Array:
+    def _down(self, gate: Array, value: Array) -> Array:
         size = self.in_features if self.out_features is None else self.out_features
-        product = gated_unit(gate, value, activation=self.activation, beta=beta)
+        # As an argument of remat a number beta would be an array, and lose what float32 has no room for.
+        product = gated_unit(gate, value, activation=self.activation, beta=_used(self, gate))
         return _dense(self, size, "down_proj")(product)
 
 

@@ -250,11 +250,11 @@ class GatedFFN(nnx.Module):
 
     def _block(self, x: Array) -> Array:
         gate, value = self.gate_proj(x), self.up_proj(x)
-        activation = self.activation
+        # Closed over: as an argument of remat a number would be an array, and lose what float32 has no room for.
+        activation, beta = self.activation, _used(self.beta, gate)
 
         @nnx.remat
-        def down(down_proj: nnx.Linear, gate: Array, value: Array, beta: Beta) -> Array:
+        def down(down_proj: nnx.Linear, gate: Array, value: Array) -> Array:
             return down_proj(gated_unit(gate, value, activation=activation, beta=beta))
 
-        beta = _used(self.beta, gate)
-        return down(self.down_proj, gate, value, beta)
+        return down(self.down_proj, gate, value)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import lax
 
-from gated.jax_impl._arrays import Array, Beta, beta_operand, checks, compiled, compute_dtype
+from gated.jax_impl._arrays import Array, Beta, Factor, beta_operand, checks, compiled, compute_dtype
 from gated.jax_impl._gated import unit
 
 __all__ = ["gated_ffn", "gated_linear", "glu_linear", "swiglu_linear"]
@@ -142,7 +142,7 @@ def gated_ffn(
 
 @compiled(0)
 def _linear(
-    activation: str, x: Array, W: Array, V: Array, b: Array | None, c: Array | None, beta: Array | None
+    activation: str, x: Array, W: Array, V: Array, b: Array | None, c: Array | None, beta: Factor | None
 ) -> Array:
     gate, value = _affine(x, W, b), _affine(x, V, c)
     return unit(activation, gate, value, beta).astype(x.dtype)
@@ -158,7 +158,7 @@ def _ffn(
     b: Array | None,
     c: Array | None,
     b2: Array | None,
-    beta: Array | None,
+    beta: Factor | None,
 ) -> Array:
     hidden = _linear(activation, x, W, V, b, c, beta)
     return _affine(hidden, W2, b2).astype(x.dtype)
