@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gated.contract import Checks, Seen
-from gated.numpy_ref._wide import Float64, Wide
+from gated.numpy_ref._pair import Float64
+from gated.numpy_ref._wide import Wide
 
 __all__ = ["Array", "Kernel", "blocks", "checks", "elementwise", "rounded", "see", "summed", "to_float64"]
 

@@ -5,17 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from gated.numpy_ref._arrays import Kernel
-from gated.numpy_ref._wide import Float64, Wide, exact_product, vanishing, wide
-from gated.numpy_ref.activations import (
-    CUBIC,
-    SATURATED,
-    SLOPE,
-    exactly,
-    gaussian,
-    gelu_tanh_argument,
-    logistic,
-    normal_cdf,
-)
+from gated.numpy_ref._pair import Float64, exact
+from gated.numpy_ref._wide import Wide, product, vanishing, wide
+from gated.numpy_ref.activations import gelu_tanh_argument, logistic, normal
 
 __all__ = ["IN_BETA", "IN_X"]
 
@@ -27,7 +19,7 @@ def identity_in_x(x: Float64, beta: Float64) -> Wide:
 
 def sigmoid_in_x(x: Float64, beta: Float64) -> Wide:
     """s(x) (1 - s(x))."""
-    s, one_minus_s = logistic(exactly(x))
+    s, one_minus_s = logistic(exact(x))
     return s * one_minus_s
 
 
@@ -38,34 +30,28 @@ def relu_in_x(x: Float64, beta: Float64) -> Wide:
 
 def swish_in_x(x: Float64, beta: Float64) -> Wide:
     """s + z s (1 - s) with z = beta x and s = s(z)."""
-    z = exact_product(beta, x)
-    s, one_minus_s = logistic(z)
-    return s + vanishing(wide(z.high), s * one_minus_s)
+    z = product(beta, x)
+    s, one_minus_s = logistic(z.to_pair())
+    return s + vanishing(z, s * one_minus_s)
 
 
 def swish_in_beta(x: Float64, beta: Float64) -> Wide:
     """x^2 s (1 - s) with s = s(beta x)."""
-    s, one_minus_s = logistic(exact_product(beta, x))
+    s, one_minus_s = logistic(product(beta, x).to_pair())
     return vanishing(wide(x), vanishing(wide(x), s * one_minus_s))
 
 
 def gelu_in_x(x: Float64, beta: Float64) -> Wide:
     """Phi(x) + x phi(x) with phi(x) = e^(-x^2 / 2) / sqrt(2 pi)."""
-    phi = gaussian(x) * (1 / np.sqrt(2 * np.pi))
-    return normal_cdf(x) + vanishing(wide(x), phi)
+    cdf, density = normal(x)
+    return cdf + vanishing(wide(x), density)
 
 
 def gelu_tanh_in_x(x: Float64, beta: Float64) -> Wide:
     """s(w) + x s(w) (1 - s(w)) w' with w' = 2 sqrt(2 / pi) (1 + 3 * 0.044715 x^2)."""
-    s, one_minus_s = logistic(gelu_tanh_argument(x))
-    bounded = np.clip(x, -SATURATED, SATURATED)
-    slope = SLOPE.high * (1 + 3 * CUBIC.high * bounded * bounded)
-    return s + vanishing(wide(x), s * one_minus_s) * wide(slope)
-
-
-def _zero(x: Float64, beta: Float64) -> Wide:
-    """0: the activation has no beta."""
-    return wide(np.zeros_like(x))
+    w, slope = gelu_tanh_argument(x)
+    s, one_minus_s = logistic(w)
+    return s + vanishing(wide(x), s * one_minus_s) * slope
 
 
 IN_X: dict[str, Kernel] = {
@@ -77,4 +63,5 @@ IN_X: dict[str, Kernel] = {
     "swish": swish_in_x,
 }
 
-IN_BETA: dict[str, Kernel] = dict.fromkeys(IN_X, _zero) | {"swish": swish_in_beta}
+# The other activations have no beta.
+IN_BETA: dict[str, Kernel] = {"swish": swish_in_beta}

@@ -19,9 +19,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from gated.numpy_ref._arrays import Array, rounded, to_float64
+from gated.numpy_ref._pair import Float64
 from gated.numpy_ref._partials import IN_BETA, IN_X
 from gated.numpy_ref._projection_tiles import Operand, Tiles, bias, by_rows, rows_of, slices
-from gated.numpy_ref._wide import Float64, Wide, wide
+from gated.numpy_ref._wide import Wide, wide
 from gated.numpy_ref.activations import FORMULAS
 
 __all__ = ["Projection"]

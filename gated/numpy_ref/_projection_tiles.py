@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gated.numpy_ref._arrays import BLOCK, Array, to_float64
-from gated.numpy_ref._wide import Float64
+from gated.numpy_ref._pair import Float64
 
 __all__ = ["Operand", "Tiles", "bias", "by_rows", "rows_of", "slices"]
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from gated.numpy_ref._arrays import Array, Kernel, elementwise, rounded, summed
+from gated.numpy_ref._pair import Float64
 from gated.numpy_ref._partials import IN_BETA, IN_X
-from gated.numpy_ref._wide import Float64, Wide, wide
+from gated.numpy_ref._wide import Wide, wide
 from gated.numpy_ref.activations import FORMULAS, swish_formula
 from gated.numpy_ref.units import clamped
 
@@ -27,7 +28,8 @@ class Rule:
 
     Attributes:
         inputs: by name; each broadcasts to the shape of ``like``.
-        partials: for each input, a kernel of all inputs in order.
+        partials: for each input that the function depends on, a kernel of all inputs in order. The beta of an
+            activation other than swish has none: its cotangent is 0, beside infinities and nan, too.
         like: an array of the shape and dtype of the result.
     """
 
@@ -43,6 +45,8 @@ class Rule:
 
         operands = (cotangent, *self.inputs.values())
         shape = np.shape(self.inputs[name])
+        if name not in self.partials:
+            return np.zeros(shape, self.like.dtype)
         if shape == self.like.shape and not isinstance(self.inputs[name], int | float):
             return elementwise(term, *operands, like=self.like, out=out)
         total = summed(term, *operands, over=self.like.shape, shape=shape)
@@ -50,20 +54,23 @@ class Rule:
 
     def push(self, tangents: dict[str, Operand]) -> Array:
         """The tangent of the result: the sum over the named inputs of partial times tangent."""
-        names = tuple(tangents)
+        moving = {name: tangent for name, tangent in tangents.items() if name in self.partials}
+        if not moving:
+            return np.zeros_like(self.like)
         count = len(self.inputs)
 
         def total(*blocks: Float64) -> Wide:
             inputs, moved = blocks[:count], blocks[count:]
-            terms = [self.partials[name](*inputs) * wide(each) for name, each in zip(names, moved, strict=True)]
+            terms = [self.partials[name](*inputs) * wide(each) for name, each in zip(moving, moved, strict=True)]
             return sum(terms[1:], start=terms[0])
 
-        return elementwise(total, *self.inputs.values(), *tangents.values(), like=self.like)
+        return elementwise(total, *self.inputs.values(), *moving.values(), like=self.like)
 
 
 def activation_rule(activation: str, x: Array, beta: Operand = 1.0) -> Rule:
     """activation(x)."""
-    return Rule({"x": x, "beta": beta}, {"x": IN_X[activation], "beta": IN_BETA[activation]}, like=x)
+    partials = {"x": IN_X[activation]} | ({"beta": IN_BETA[activation]} if activation in IN_BETA else {})
+    return Rule({"x": x, "beta": beta}, partials, like=x)
 
 
 def unit_rule(activation: str, gate: Array, value: Array, beta: Operand = 1.0) -> Rule:
@@ -78,11 +85,10 @@ def unit_rule(activation: str, gate: Array, value: Array, beta: Operand = 1.0) -
     def in_beta(gate: Float64, value: Float64, beta: Float64) -> Wide:
         return IN_BETA[activation](gate, beta) * wide(value)
 
-    return Rule(
-        {"gate": gate, "value": value, "beta": beta},
-        {"gate": in_gate, "value": in_value, "beta": in_beta},
-        like=gate,
-    )
+    partials: dict[str, Kernel] = {"gate": in_gate, "value": in_value}
+    if activation in IN_BETA:
+        partials["beta"] = in_beta
+    return Rule({"gate": gate, "value": value, "beta": beta}, partials, like=gate)
 
 
 def clamped_rule(gate: Array, value: Array, *, alpha: float, limit: float, offset: float) -> Rule:
@@ -94,7 +100,7 @@ def clamped_rule(gate: Array, value: Array, *, alpha: float, limit: float, offse
     def in_gate(gate: Float64, value: Float64) -> Wide:
         g, v = clamped(gate, value, limit, offset)
         inside = np.where(gate > limit, 0.0, 1.0)
-        return IN_X["swish"](g, np.full_like(g, alpha)) * wide(v) * wide(inside)
+        return IN_X["swish"](g, np.full_like(g, alpha)) * v * wide(inside)
 
     def in_value(gate: Float64, value: Float64) -> Wide:
         g, _ = clamped(gate, value, limit, offset)

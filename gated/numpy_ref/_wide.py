@@ -1,147 +1,104 @@
-"""Numbers with the precision of float64 and an exponent that cannot leave the range.
+"""Numbers of about 106 bits whose exponent cannot leave the range.
 
 A gated unit multiplies three and more factors, each of which may be as large as 1e308 or as small as exp(-2000); the
 product is often an ordinary number where a partial product is not. :class:`Wide` keeps mantissa and exponent apart, so
-that the formulas of this package can be written as they stand in the papers, in any order, and are rounded to the range
-of a dtype once, at the end.
-
-:class:`Pair` is the argument of an exponential as an unevaluated sum ``high + low``: exp turns the rounding error of
-its argument, half an ulp of t, into t half-ulps of its result, so products like beta * x keep their low part.
+that the formulas of this package can be written as they stand in the papers, in any order, and are rounded to the
+precision and the range of a dtype once, at the end.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Float64", "Pair", "Wide", "add", "exact_product", "exp", "multiply", "select", "vanishing", "wide"]
+from gated.numpy_ref._pair import Float64, Pair, exact
 
-Float64 = NDArray[np.float64]
+__all__ = ["Wide", "product", "select", "vanishing", "wide"]
+
 Int32 = NDArray[np.int32]
 
-_LOG2_E = 1.4426950408889634
-# ln 2 in two parts: the first has 21 trailing zero bits, so that k * high is exact for |k| < 2^21.
-_LN2_HIGH = 0.6931471803691238
-_LN2_LOW = 1.9082149292705877e-10
-_SPLIT = 134217729.0  # 2^27 + 1
-_LARGEST = np.finfo(np.float64).max
-# exp(-LIMIT) times four of the largest float64 numbers and a cotangent of 2^1024 is still 0 in float64.
-_LIMIT = 6000.0
+# What is this far below another number does not show in their sum, nor does a number so small in an exponential.
+_NEGLIGIBLE = -1000
+# exp of a number of this exponent, at least 2^16 in size, is 0 or infinite for all that follows.
+_SATURATED = 20
 
 
 class Wide:
-    """``mantissa * 2**exponent``, elementwise. Infinities and nan live in the mantissa."""
+    """``mantissa * 2**exponent``, elementwise. Infinities, nan and the signs of zeros live in the mantissa.
+
+    The mantissa of a number is its own in [0.5, 1), and that of a product or a sum of a few is not far from it.
+    """
 
     __slots__ = ("exponent", "mantissa")
 
-    def __init__(self, mantissa: Float64, exponent: Int32) -> None:
+    def __init__(self, mantissa: Pair, exponent: Int32) -> None:
         self.mantissa = mantissa
         self.exponent = exponent
 
-    def __mul__(self, other: Wide | float) -> Wide:
+    def __mul__(self, other: Wide | Pair) -> Wide:
         if isinstance(other, Wide):
             return Wide(self.mantissa * other.mantissa, self.exponent + other.exponent)
         return Wide(self.mantissa * other, self.exponent)
 
-    __rmul__ = __mul__
-
-    def __truediv__(self, divisor: Float64) -> Wide:
-        """Division by numbers near 1: the mantissa does not leave the range."""
-        return Wide(self.mantissa / divisor, self.exponent)
-
     def __add__(self, other: Wide) -> Wide:
         lowest = np.int32(-(2**30))
-        mine = np.where(self.mantissa == 0, lowest, self.exponent)
-        its = np.where(other.mantissa == 0, lowest, other.exponent)
+        mine = np.where(self.mantissa.high == 0, lowest, self.exponent)
+        its = np.where(other.mantissa.high == 0, lowest, other.exponent)
         common = np.maximum(mine, its)
-        total = np.ldexp(self.mantissa, mine - common) + np.ldexp(other.mantissa, its - common)
-        return Wide(total, common)
+        return Wide(_scaled(self.mantissa, mine - common) + _scaled(other.mantissa, its - common), common)
+
+    def halved(self) -> Wide:
+        """Half the number, exactly."""
+        return Wide(self.mantissa, self.exponent - 1)
+
+    def to_pair(self) -> Pair:
+        """The number as the argument of an exponential: where it is too large or small to matter, another such."""
+        return _scaled(self.mantissa, np.minimum(self.exponent, _SATURATED))
 
     def to_float64(self) -> Float64:
-        """The nearest float64, subnormals, zeros and infinities included."""
-        return np.ldexp(self.mantissa, self.exponent)
+        """The nearest float64, subnormals, zeros and infinities included.
+
+        A subnormal is rounded twice: where 53 bits end in a tie, it may be the other neighbour.
+        """
+        return np.ldexp(self.mantissa.to_float64(), self.exponent)
 
 
-def wide(x: Float64) -> Wide:
-    """``x`` as it is, exactly."""
-    return Wide(*np.frexp(x))
+def _scaled(x: Pair, exponent: Int32) -> Pair:
+    # No power is 0, which times an infinity would be nan.
+    power = np.ldexp(1.0, np.maximum(exponent, _NEGLIGIBLE))
+    return Pair(x.high * power, x.low * power)
+
+
+def wide(x: Float64 | Pair) -> Wide:
+    """``x`` as it is, exactly; a pair has to be of moderate size."""
+    if isinstance(x, Pair):
+        return Wide(x, np.zeros_like(x.high, np.int32))
+    mantissa, exponent = np.frexp(x)
+    return Wide(exact(mantissa), exponent)
+
+
+def product(a: Float64, b: Float64) -> Wide:
+    """``a * b`` without error. 0 * inf counts as 0: the limit along the finite factor."""
+    result = wide(a) * wide(b)
+    high = result.mantissa.high
+    indefinite = np.isnan(high) & ~np.isnan(a) & ~np.isnan(b)
+    return Wide(_replaced(result.mantissa, indefinite, 0.0), result.exponent)
 
 
 def select(condition: NDArray[np.bool_], yes: Wide, no: Wide) -> Wide:
     """``yes`` where the condition holds, ``no`` elsewhere."""
-    return Wide(
-        np.where(condition, yes.mantissa, no.mantissa),
-        np.where(condition, yes.exponent, no.exponent),
-    )
+    high = np.where(condition, yes.mantissa.high, no.mantissa.high)
+    low = np.where(condition, yes.mantissa.low, no.mantissa.low)
+    return Wide(Pair(high, low), np.where(condition, yes.exponent, no.exponent))
 
 
 def vanishing(growing: Wide, factor: Wide) -> Wide:
     """``growing * factor`` where ``factor`` goes to 0 faster than ``growing`` goes to infinity: inf * 0 is 0."""
-    outrun = np.isinf(growing.mantissa) & (factor.mantissa == 0)
-    sign = np.copysign(1.0, growing.mantissa)
-    return Wide(np.where(outrun, sign, growing.mantissa), growing.exponent) * factor
+    high = growing.mantissa.high
+    outrun = np.isinf(high) & (factor.mantissa.high == 0)
+    return Wide(_replaced(growing.mantissa, outrun, np.copysign(1.0, high)), growing.exponent) * factor
 
 
-class Pair(NamedTuple):
-    """The unevaluated sum ``high + low``, where ``low`` is what rounding left out of ``high``."""
-
-    high: Float64
-    low: Float64
-
-
-def exact_product(a: Float64, b: Float64) -> Pair:
-    """``a * b`` without error (Dekker, "A floating-point technique for extending the available precision", 1971).
-
-    0 * inf counts as 0: the limit along the finite factor.
-    """
-    mantissa_a, exponent_a = np.frexp(a)
-    mantissa_b, exponent_b = np.frexp(b)
-    high_a, low_a = _split(mantissa_a)
-    high_b, low_b = _split(mantissa_b)
-    product = mantissa_a * mantissa_b
-    error = ((high_a * high_b - product) + high_a * low_b + low_a * high_b) + low_a * low_b
-    high = np.ldexp(product, exponent_a + exponent_b)
-    low = np.ldexp(error, exponent_a + exponent_b)
-    indefinite = np.isnan(high) & ~np.isnan(a) & ~np.isnan(b)
-    high = np.where(indefinite, 0.0, high)
-    # A finite product beyond the range stays finite: only an infinite factor takes a function to its limit.
-    high = np.where(np.isfinite(a) & np.isfinite(b), np.clip(high, -_LARGEST, _LARGEST), high)
-    return Pair(high, np.where(np.isfinite(low) & (np.abs(high) < _LARGEST), low, 0.0))
-
-
-def _split(a: Float64) -> tuple[Float64, Float64]:
-    scaled = _SPLIT * a
-    high = scaled - (scaled - a)
-    return high, a - high
-
-
-def multiply(a: Pair, b: Pair) -> Pair:
-    """``a * b`` to about 106 bits, for finite numbers far from the ends of the range."""
-    high, low = exact_product(a.high, b.high)
-    return _renormalised(high, low + (a.high * b.low + a.low * b.high))
-
-
-def add(a: float, b: Pair) -> Pair:
-    """``a + b`` to about 106 bits (Knuth's two-sum)."""
-    high = a + b.high
-    part = high - a
-    low = (a - (high - part)) + (b.high - part)
-    return _renormalised(high, low + b.low)
-
-
-def _renormalised(high: Float64, low: Float64) -> Pair:
-    total = high + low
-    return Pair(total, low - (total - high))
-
-
-def exp(t: Pair) -> Wide:
-    """exp(t) for t <= 0, however far down; exactly 0 only at -inf."""
-    bounded = np.maximum(t.high, -_LIMIT)
-    k = np.rint(bounded * _LOG2_E)
-    # A high part beyond the bound has an error beyond any meaning; it is left out there.
-    low = np.where(t.high < -_LIMIT, 0.0, t.low)
-    rest = ((bounded - k * _LN2_HIGH) - k * _LN2_LOW) + low
-    mantissa = np.where(t.high == -np.inf, 0.0, np.exp(rest))
-    return Wide(mantissa, np.where(np.isnan(k), 0.0, k).astype(np.int32))
+def _replaced(x: Pair, condition: NDArray[np.bool_], number: Float64 | float) -> Pair:
+    """``x``, but ``number`` where the condition holds."""
+    return Pair(np.where(condition, number, x.high), np.where(condition, 0.0, x.low))

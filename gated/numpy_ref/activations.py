@@ -1,16 +1,18 @@
 """The activations: sigmoid, swish, silu, gelu, relu.
 
-Below each public function stands its formula, on blocks of float64 numbers (:mod:`gated.numpy_ref._wide` has the
-arithmetic). float16, bfloat16 and float32 arrays are worked in float64 and rounded once.
+Below each public function stands its formula, on blocks of float64 numbers (:mod:`gated.numpy_ref._pair` and ``_wide``
+have the arithmetic, of about 106 bits). Results are rounded once, to the dtype of the arrays.
 """
 
 from __future__ import annotations
 
 import numpy as np
-import scipy.special
 
 from gated.numpy_ref._arrays import Array, Kernel, checks, elementwise
-from gated.numpy_ref._wide import Float64, Pair, Wide, add, exact_product, exp, multiply, select, vanishing, wide
+from gated.numpy_ref._erfcx import erfcx
+from gated.numpy_ref._exponential import exp
+from gated.numpy_ref._pair import Float64, Pair, constant, exact
+from gated.numpy_ref._wide import Wide, product, select, vanishing, wide
 
 __all__ = ["gelu", "relu", "sigmoid", "silu", "swish"]
 
@@ -33,13 +35,8 @@ def sigmoid(x: Array) -> Array:
 
 def sigmoid_formula(x: Float64, beta: Float64 | None = None) -> Wide:
     """s(x)."""
-    s, _ = logistic(exactly(x))
+    s, _ = logistic(exact(x))
     return s
-
-
-def exactly(x: Float64) -> Pair:
-    """``x`` itself as the argument of an exponential: nothing was rounded."""
-    return Pair(x, np.zeros_like(x))
 
 
 def logistic(t: Pair) -> tuple[Wide, Wide]:
@@ -47,11 +44,11 @@ def logistic(t: Pair) -> tuple[Wide, Wide]:
 
     With E = e^-|t|, which cannot overflow, the one on the side of t is 1 / (1 + E), the other E / (1 + E).
     """
-    flip = np.where(t.high < 0, 1.0, -1.0)
-    e = exp(Pair(flip * t.high, flip * t.low))
-    near_one = wide(1 / (1 + e.to_float64()))
-    near_zero = e / (1 + e.to_float64())
     positive = t.high >= 0
+    sign = np.where(positive, -1.0, 1.0)
+    e = exp(Pair(sign * t.high, sign * t.low))
+    near_one = wide(1 / (1 + e.to_pair()))
+    near_zero = e * near_one
     return select(positive, near_one, near_zero), select(positive, near_zero, near_one)
 
 
@@ -78,7 +75,7 @@ def swish(x: Array, beta: float | Array = 1.0) -> Array:
 
 def swish_formula(x: Float64, beta: Float64) -> Wide:
     """x s(beta x)."""
-    s, _ = logistic(exact_product(beta, x))
+    s, _ = logistic(product(beta, x).to_pair())
     return vanishing(wide(x), s)
 
 
@@ -128,42 +125,45 @@ def gelu(x: Array, *, approximate: str = "none") -> Array:
 
 def gelu_formula(x: Float64, beta: Float64 | None = None) -> Wide:
     """x Phi(x)."""
-    return vanishing(wide(x), normal_cdf(x))
+    cdf, _ = normal(x)
+    return vanishing(wide(x), cdf)
 
 
-def normal_cdf(x: Float64) -> Wide:
-    """Phi(x) = (1 + erf(x / sqrt 2)) / 2 = erfc(-x / sqrt 2) / 2, the tail by erfc(t) = erfcx(t) e^(-t^2)."""
-    tail = 0.5 * wide(scipy.special.erfcx(np.abs(x) / np.sqrt(2.0))) * gaussian(x)
-    tail = Wide(np.where(np.isinf(x), 0.0, tail.mantissa), tail.exponent)
-    # 1 + erf cancels below; from -1 up it loses no more than erfcx would.
-    return select(x < -1, tail, wide((1 + scipy.special.erf(x / np.sqrt(2.0))) / 2))
-
-
-def gaussian(x: Float64) -> Wide:
-    """e^(-x^2 / 2), the square without error."""
-    square = exact_product(x, x)
-    return exp(Pair(-square.high / 2, -square.low / 2))
-
-
-# 2 sqrt(2 / pi) and 0.044715, each as the float64 nearest to it and the rest.
-SLOPE = Pair(np.array(1.5957691216057308), np.array(-9.96930880911092e-17))
-CUBIC = Pair(np.array(0.044715), np.array(2.1960211427085595e-18))
-# Beyond this, e^(-w) times any float64 numbers is 0, and x^3 is far from overflow.
+SQRT_HALF = constant("0.70710678118654752440084436210484903928483593768847")
+INVERSE_SQRT_2PI = constant("0.39894228040143267793994605993438186847585863116493")
+SLOPE = constant("1.5957691216057307117597842397375274738903434465976")  # 2 sqrt(2 / pi)
+CUBIC = constant("0.044715")
+THREE_CUBIC = constant("0.134145")
+# Beyond this, e^(-w) and e^(-x^2 / 2) times any float64 numbers are 0, and x^3 is far from overflow.
 SATURATED = 64.0
+
+
+def normal(x: Float64) -> tuple[Wide, Wide]:
+    """Phi(x) = erfc(-x / sqrt 2) / 2 and phi(x) = e^(-x^2 / 2) / sqrt(2 pi).
+
+    With t = |x| / sqrt 2, erfc(t) = erfcx(t) e^(-t^2) has no cancellation. Phi(x) for x >= 0 is 1 - Phi(-x).
+    """
+    gaussian = exp(-(wide(x) * wide(x)).halved().to_pair())
+    t = exact(np.minimum(np.abs(x), SATURATED)) * SQRT_HALF
+    tail = (wide(erfcx(t)) * gaussian).halved()
+    cdf = select(x < 0, tail, wide(1 - tail.to_pair()))
+    return cdf, gaussian * INVERSE_SQRT_2PI
 
 
 def gelu_tanh_formula(x: Float64, beta: Float64 | None = None) -> Wide:
     """x s(w) with w = 2 sqrt(2 / pi) (x + 0.044715 x^3), since (1 + tanh u) / 2 = s(2 u)."""
-    s, _ = logistic(gelu_tanh_argument(x))
+    w, _ = gelu_tanh_argument(x)
+    s, _ = logistic(w)
     return vanishing(wide(x), s)
 
 
-def gelu_tanh_argument(x: Float64) -> Pair:
-    """w = 2 sqrt(2 / pi) x (1 + 0.044715 x^2), to about 106 bits."""
-    bounded = exactly(np.clip(x, -SATURATED, SATURATED))
-    w = multiply(multiply(SLOPE, bounded), add(1.0, multiply(CUBIC, multiply(bounded, bounded))))
-    infinite = np.isinf(x)
-    return Pair(np.where(infinite, x, w.high), np.where(infinite, 0.0, w.low))
+def gelu_tanh_argument(x: Float64) -> tuple[Pair, Pair]:
+    """w = 2 sqrt(2 / pi) x (1 + 0.044715 x^2) and its derivative 2 sqrt(2 / pi) (1 + 3 * 0.044715 x^2)."""
+    bounded = exact(np.clip(x, -SATURATED, SATURATED))
+    square = bounded * bounded
+    w = SLOPE * bounded * (1 + CUBIC * square)
+    slope = SLOPE * (1 + THREE_CUBIC * square)
+    return Pair(np.where(np.isinf(x), x, w.high), w.low), slope
 
 
 def relu(x: Array) -> Array:

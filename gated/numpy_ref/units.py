@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from gated.numpy_ref._arrays import Array, checks, elementwise
-from gated.numpy_ref._wide import Float64, Wide, wide
+from gated.numpy_ref._pair import Float64
+from gated.numpy_ref._wide import Wide, wide
 from gated.numpy_ref.activations import FORMULAS, swish_formula
 
 __all__ = ["bilinear", "clamped_swiglu", "gated_unit", "geglu", "glu", "reglu", "swiglu"]
@@ -197,15 +198,15 @@ def clamped_swiglu(
 
     def formula(gate: Float64, value: Float64) -> Wide:
         g, v = clamped(gate, value, limit, offset)
-        return swish_formula(g, np.full_like(g, alpha)) * wide(v)
+        return swish_formula(g, np.full_like(g, alpha)) * v
 
     return elementwise(formula, gate, value, like=gate)
 
 
-def clamped(gate: Float64, value: Float64, limit: float, offset: float) -> tuple[Float64, Float64]:
+def clamped(gate: Float64, value: Float64, limit: float, offset: float) -> tuple[Float64, Wide]:
     """min(gate, limit) and clip(value, -limit, limit) + offset; nan stays nan, and a zero keeps its sign."""
-    v = np.where(value > limit, limit, np.where(value < -limit, -limit, value))
-    return np.where(gate > limit, limit, gate), v + offset if offset else v
+    v = wide(np.where(value > limit, limit, np.where(value < -limit, -limit, value)))
+    return np.where(gate > limit, limit, gate), v + wide(np.full_like(value, offset)) if offset else v
 
 
 def gated_unit(gate: Array, value: Array, *, activation: str = "swish", beta: float | Array = 1.0) -> Array:
