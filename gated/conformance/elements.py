@@ -136,6 +136,10 @@ class Elements:
             high = np.where(finite, np.where(high == 0, np.copysign(0.0, sign), high), special) * inside
             low = np.where(finite, low, 0.0) * inside
             scale = np.where(finite, scale, np.abs(high)) * inside
+        # Of an activation that has no beta the derivative is 0, whatever it would be multiplied with.
+        absent = partial == "beta" and self.activation != "swish"
+        if absent:
+            high, low, scale = np.zeros_like(high), np.zeros_like(low), np.zeros_like(scale)
         is_sum = partial == "x" and self.activation in _SUMS
         # Terms past float64 whose sum is within it: IEEE arithmetic has the last word.
         judged = ~(finite & np.isinf(scale) & np.isfinite(high))
@@ -143,7 +147,7 @@ class Elements:
             judged &= ~(np.isinf(shifted) & self._cancelled())
         # A sum may tend to zero from either side; so may what a rectifier or a clamp has masked.
         masked = (inside == 0) | ((partial == "x") & (self.activation == "relu"))
-        zero_signs = ~(masked | is_sum)
+        zero_signs = ~(masked | is_sum | absent)
 
         def bound(backend: str) -> Float64:
             return elementwise_bound(

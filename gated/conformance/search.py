@@ -13,6 +13,7 @@ import math
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Final
 
 import numpy as np
@@ -126,7 +127,9 @@ def search(
         count = min(batch, evaluations - tried)
         scores = trial.measured(points, trial.ranked)
         for (name, objective), archive in archives.items():
-            archive.add(_score(*scores[name], objective)[:count], {key: array[:count] for key, array in points.items()})
+            archive.add(
+                _score(*scores[name][:2], objective)[:count], {key: array[:count] for key, array in points.items()}
+            )
         tried += count
         if progress is not None:
             progress(tried)
@@ -196,8 +199,8 @@ class _Trial:
             function, "", (x, *(points[name] for name in self.names[2:])), static, ("packed",), packing
         )
 
-    def measured(self, points: Points, kind: type[Elements]) -> dict[str, tuple[Float64, Float64]]:
-        """For each quantity the errors and the bounds at points."""
+    def measured(self, points: Points, kind: type[Elements]) -> dict[str, tuple[Float64, Float64, Array]]:
+        """For each quantity the errors and the bounds at points, and what was computed there."""
         case = self._case(points, kind)
         value, cotangents = self.adapter.value_and_cotangents(self.function, case.primals, case.cotangent, case.static)
         parameters = ARRAY_PARAMETERS[self.function]
@@ -205,8 +208,19 @@ class _Trial:
         for name, quantity in zip(self.quantities, case.quantities, strict=True):
             result = value if name == "result" else cotangents[parameters.index(quantity.name)]
             errors = quantity.errors(np.asarray(result), self.form, flush=self.adapter.flushes)
-            results[name] = errors, np.broadcast_to(quantity.bound(self.adapter.name), errors.shape)
+            bounds = np.broadcast_to(quantity.bound(self.adapter.name), errors.shape)
+            results[name] = errors, bounds, quantity.unpack(np.asarray(result))
         return results
+
+    def proven(self, name: str, points: Points, i: int, computed: float) -> float:
+        """The error of one finite result to all digits: a pair of float64 numbers loses some below 2^-1022."""
+        inputs = {key: float(array[i]) for key, array in points.items() if name != "result" or key != "cotangent"}
+        exact = oracle.correctly_rounded(self.function, name, self.form, inputs, static=self.static)
+        if exact.ulp_exponent is None or not math.isfinite(computed):
+            return math.inf
+        # Below 10^-20000 a decimal is a bound, and nothing beside any ulp.
+        value = Fraction(0) if exact.decimal[0] in "<>" else Fraction(exact.decimal)
+        return float(abs(Fraction(computed) - value) / Fraction(2) ** exact.ulp_exponent)
 
 
 # What is found
@@ -225,9 +239,12 @@ def _proven(trial: _Trial, name: str, objective: str, archive: Archive, evaluati
     for highest, points in archive.ranking():
         if highest <= best:
             break
-        errors, bounds = trial.measured(points, _Proven)[name]
+        errors, bounds, computed = trial.measured(points, _Proven)[name]
+        i = int(np.argmax(_score(errors, bounds, objective)))
+        errors = errors.copy()
+        if 0 < errors[i] < math.inf and np.isfinite(computed[i]):
+            errors[i] = trial.proven(name, points, i, float(computed[i]))
         scores = _score(errors, bounds, objective)
-        i = int(np.argmax(scores))
         if scores[i] > best:
             best = float(scores[i])
             at = {

@@ -179,7 +179,7 @@ by ball arithmetic (`gated/conformance/sweeps/enclosures.py`): the exact values 
 
 _PAIRS: Final = """\
 All 4,294,967,296 pairs of a gate and a value, the packed unit's value and both derivatives (the cotangent is 1). An
-error of 0.5000 with nothing past half an ulp means that every result is correctly rounded.
+error of 0.500000 with nothing past half an ulp means that every result is correctly rounded.
 """
 
 _SMALL: Final = """\

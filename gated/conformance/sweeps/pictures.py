@@ -43,7 +43,7 @@ def draw(results: Sequence[Result], path: Path) -> None:
             for name in sorted({result.header.backend for result in results} - {"jax"}):
                 bound = ceiling(name, sweep.dtype, gradient=quantity != "value", activation=sweep.activation)
                 axes.axhline(bound, color="#767676", linewidth=0.8, linestyle=":")
-        np.ravel(panels)[0].legend(loc="upper left")
+        figure.legend(*np.ravel(panels)[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
         figure.savefig(path, format="png", metadata=dict(METADATA["png"]))
 
 

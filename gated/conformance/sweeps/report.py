@@ -45,6 +45,8 @@ def number(error: float) -> str:
     """An error in ulp, for a table."""
     if math.isinf(error):
         return "wrong class"
+    if 0.5 <= error < 0.51:
+        return f"{error:.6f}"  # how far past correctly rounded
     return f"{error:.4f}" if error < 10 else f"{error:.5g}"
 
 
