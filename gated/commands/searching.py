@@ -98,7 +98,14 @@ def _print(results: list[SearchResult]) -> None:
         for one in result.found:
             if one.objective == "error" or one.error > one.bound:
                 at = ", ".join(f"{name} {bits_as_decimal(bits, one.dtype)}" for name, bits in one.at.items())
+                keywords = "".join(f" {value}" for value in one.static.values())
                 table.add_row(
-                    one.function, one.dtype, one.backend, one.quantity, number(one.error), f"{one.bound:.4g}", at
+                    one.function + keywords,
+                    one.dtype,
+                    one.backend,
+                    one.quantity,
+                    number(one.error),
+                    f"{one.bound:.4g}",
+                    at,
                 )
     console().print(table)
