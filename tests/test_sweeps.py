@@ -74,6 +74,9 @@ def test_a_run_of_every_binade_is_known_to_far_less_than_an_ulp(activation: str)
         ulp = max(2.0**-24 * least, form.smallest_subnormal)
         factor = farthest if activation != "sigmoid" else 1.0
         assert found.curve.error * factor <= 2.0**-24 * ulp
+        if activation == "sigmoid":
+            least = max(2.0**-24 * np.min(np.abs(found.slope())), form.smallest_subnormal)
+            assert found.slope.error <= 2.0**-24 * least
 
 
 # Faults that are planted
@@ -154,7 +157,7 @@ def test_a_flushed_result_is_excused_where_the_runtime_flushes_and_only_there(re
 
 
 @pytest.mark.parametrize("name", WIDE)
-@pytest.mark.parametrize("number", [-80.0, -1.2784645, -1e-39, 0.5, 3.0])
+@pytest.mark.parametrize("number", [-80.0, -1.2784645, -1e-39, 0.5, 3.0, 70.0])
 def test_the_fast_measure_says_what_the_slow_one_says(name: str, number: float, reference: Adapter) -> None:
     """Results that are off by random amounts, measured by runs and, some of them, one by one by the oracle."""
     sweep = SWEEPS[name]

@@ -36,7 +36,8 @@ RUN: Final = 1 << 16
 """Bit patterns in a run."""
 _HALF: Final = RUN >> 1
 _T: Final[Float64] = np.arange(-_HALF, _HALF) / _HALF
-_PRECISION: Final = 160
+# A' has its digits also where A is 1 - e^-140.
+_PRECISION: Final = 384
 _DEGREE: Final = 22
 # A remainder this far below the largest coefficient is lost in the rounding of float64.
 _NEGLIGIBLE: Final = 2.0**-56
@@ -71,7 +72,18 @@ class Run:
     slope: Segment
 
 
-class _Sigmoid:
+class _Curve:
+    """A curve.
+
+    Attributes:
+        own_slope: A' is a result of its own, however small, and not a term beside A.
+    """
+
+    def __init__(self, *, own_slope: bool = False) -> None:
+        self.own_slope = own_slope
+
+
+class _Sigmoid(_Curve):
     """A(x) = sigmoid(x)"""
 
     def series(self, x: flint.arb, length: int) -> list[flint.arb]:
@@ -88,7 +100,7 @@ class _Sigmoid:
         return (-near).exp()
 
 
-class _NormalCdf:
+class _NormalCdf(_Curve):
     """A(x) = Phi(x), from A' = phi"""
 
     def series(self, x: flint.arb, length: int) -> list[flint.arb]:
@@ -104,7 +116,7 @@ class _NormalCdf:
         return (-near * near / 2).exp()
 
 
-class _TanhCdf:
+class _TanhCdf(_Curve):
     """A(x) = sigmoid(w), w = 2 sqrt(2 / pi) (x + 0.044715 x^3)"""
 
     def series(self, x: flint.arb, length: int) -> list[flint.arb]:
@@ -148,7 +160,7 @@ def _coefficients(series: Any, length: int) -> list[flint.arb]:
 
 
 CURVES: Final[dict[str, Any]] = {
-    "sigmoid": _Sigmoid(),
+    "sigmoid": _Sigmoid(own_slope=True),
     "swish": _Sigmoid(),
     "gelu": _NormalCdf(),
     "gelu_tanh": _TanhCdf(),
@@ -178,8 +190,8 @@ def _tail(curve: Any, x: Float64) -> Run | None:
     if near < 1:
         return None
     bound = curve.tail(near, far)
-    # Past 1, A + x A' is held against 1 itself, below it against the smallest subnormal number.
-    if not bound * far < (_NOTHING if x[0] < 0 else 2.0**-80):
+    # On the right, A + x A' is held against 1; else a result is held against the smallest subnormal number.
+    if not bound * far < (2.0**-80 if x[0] > 0 and not curve.own_slope else _NOTHING):
         return None
     error = _above(bound)
     return Run(x, Segment((0.0 if x[0] < 0 else 1.0,), error), Segment((0.0,), error))

@@ -23,6 +23,8 @@ Float64 = NDArray[np.float64]
 # Inputs that a backend is given at a time: its temporaries stay in the cache of a core.
 _CALL: Final = 1 << 17
 _U: Final = 2.0**-53
+# Results that are not known to this part of an ulp measure nothing.
+_AT_MOST: Final = 2.0**-20
 # An ulp is taken this far below the exact value: float64 cannot always tell on which side of a power of two a number
 # lies, and an error must not be counted too small.
 _NEAR: Final = 2.0**-40
@@ -78,6 +80,8 @@ def _run(
         with np.errstate(invalid="ignore", over="ignore"):
             errors = np.abs(computed.astype(np.float64) - high) / ulp
         unsure = absolute / float(np.min(ulp))
+        if unsure > _AT_MOST:
+            raise ArithmeticError(f"{quantity} at {exact.x[0]:.9g} is known to {unsure:.3g} ulp only")
         base = ceiling(adapter.name, sweep.dtype, gradient=quantity != "value", activation=sweep.activation)
         judged = signed(sweep.activation, PARTIAL[quantity])
         if not np.max(errors) <= base or (judged and _wrong_zero(computed, high)):
