@@ -1,14 +1,18 @@
-"""The oracle against mpmath at 400 bits, by other formulas than the oracle's."""
+"""The oracle against mpmath at 400 bits, by other formulas than the oracle's, and its two forms of an answer."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import finite_bits
 
 flint = pytest.importorskip("flint")
 mpmath = pytest.importorskip("mpmath")
@@ -16,7 +20,15 @@ mpmath = pytest.importorskip("mpmath")
 from _formulas import FORMULAS, first_term  # noqa: E402
 
 from gated.conformance.closed_forms import PARTIALS  # noqa: E402
-from gated.conformance.oracle import BallMath, Undecided, exact_projection, exact_sums, unit_terms  # noqa: E402
+from gated.conformance.error import FORMATS  # noqa: E402
+from gated.conformance.oracle import (  # noqa: E402
+    BallMath,
+    Undecided,
+    correctly_rounded,
+    exact_projection,
+    exact_sums,
+    unit_terms,
+)
 from gated.contract import ACTIVATIONS  # noqa: E402
 
 mp = mpmath.mp
@@ -105,6 +117,63 @@ def test_results_past_the_range_are_infinite_and_just_past_it_are_not() -> None:
     barely = np.array([1 + 2.0**-52])
     high, low, _ = exact_sums(terms, barely, np.array([LARGEST]), one, one)
     assert high[0] == LARGEST and low[0] > 0
+
+
+# Which quantity of a gated unit has which partial of the activation as its factor.
+QUANTITIES = {"result": "value", "d_gate": "x", "d_value": "value", "d_beta": "beta"}
+
+
+def assert_rounded_once(activation: str, quantity: str, **inputs: float) -> int:
+    """The high part has the bits of the oracle's other form: that of balls narrowed until they are rounded to one.
+
+    The two may differ where the exact result is so near to the middle between two numbers that the pair, whose balls
+    have 120 bits, takes it for the middle. Returns 1 there, else 0.
+    """
+    beta = inputs["beta"] if activation == "swish" else 1.0
+    given = {name: one for name, one in inputs.items() if name != "beta"} | {"beta": beta}
+    form = FORMATS["float64"]
+    single = correctly_rounded("gated_unit", quantity, form, given, static={"activation": activation})
+    cotangent = 1.0 if quantity == "result" else inputs["cotangent"]
+    value = 1.0 if quantity == "d_value" else inputs["value"]
+    columns = (np.array([one]) for one in (cotangent, inputs["gate"], value, beta))
+    high, low, _ = exact_sums(unit_terms(activation, QUANTITIES[quantity]), *columns)
+    if single.decimal in ("0", "-0"):
+        assert high[0] == 0 == low[0]
+        return 0
+    expected = float(np.array(single.bits, np.uint64).view(np.float64))
+    if math.isinf(expected) and high[0] == math.copysign(LARGEST, expected):
+        # Up to a little past the range a pair says how far past.
+        assert low[0] * high[0] > 0
+        return 0
+    if repr(float(high[0])) == repr(expected):
+        return 0
+    exact = Fraction(single.decimal)
+    assert abs(exact - (Fraction(high[0]) + Fraction(expected)) / 2) < abs(exact) / 2**100, (activation, given)
+    return 1
+
+
+@given(
+    activation=st.sampled_from(ACTIVATIONS),
+    quantity=st.sampled_from(list(QUANTITIES)),
+    bits=st.tuples(*[finite_bits(FORMATS["float64"])] * 4),
+)
+@settings(max_examples=400)
+def test_the_high_part_is_the_result_rounded_once(activation: str, quantity: str, bits: tuple[int, ...]) -> None:
+    numbers = np.array(bits, np.uint64).view(np.float64).tolist()
+    assert_rounded_once(activation, quantity, **dict(zip(("gate", "value", "beta", "cotangent"), numbers, strict=True)))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("quantity", ["result", "d_gate"])
+def test_the_high_part_of_a_subnormal_product_is_rounded_once(activation: str, quantity: str) -> None:
+    """Of all lengths: of 2^-1074 to 2^-1020, where a first rounding to more bits than are kept moves a second one."""
+    rng = np.random.default_rng(5)
+    ties = 0
+    for exponent in np.repeat(np.arange(-1075, -1020), 8):
+        gate, cotangent = rng.uniform(0.25, 4, 2)
+        value = math.ldexp(rng.uniform(1, 2), int(exponent))
+        ties += assert_rounded_once(activation, quantity, gate=gate, value=value, beta=1.5, cotangent=cotangent)
+    assert ties == 0
 
 
 def test_an_exact_zero_is_decided() -> None:

@@ -13,10 +13,12 @@ from typing import Any, Final
 
 from gated.contract import ACTIVATIONS, APPROXIMATIONS
 
-__all__ = ["QUANTITIES", "Product", "activation_of", "product"]
+__all__ = ["QUANTITIES", "UNARY", "UNITS", "Product", "activation_of", "product"]
 
-_UNARY: Final = {"sigmoid": "sigmoid", "swish": "swish", "silu": "swish", "gelu": "gelu", "relu": "relu"}
-_UNITS: Final = {
+UNARY: Final = {"sigmoid": "sigmoid", "swish": "swish", "silu": "swish", "gelu": "gelu", "relu": "relu"}
+"""The functions of one array, and the activation of each."""
+
+UNITS: Final = {
     "glu": "sigmoid",
     "bilinear": "identity",
     "reglu": "relu",
@@ -25,6 +27,8 @@ _UNITS: Final = {
     "clamped_swiglu": "swish",
     "gated_unit": "swish",
 }
+"""The functions of a gate and a value, and the activation of each, by default."""
+
 _WITH_BETA: Final = ("swish", "swiglu", "gated_unit")
 _STATIC: Final[Mapping[str, Mapping[str, Any]]] = {
     "gelu": {"approximate": "none"},
@@ -45,13 +49,13 @@ _PARTIALS: Final = {
 
 
 def _quantities(function: str) -> tuple[str, ...]:
-    first = ("result", "d_x") if function in _UNARY else ("result", "d_gate", "d_value")
+    first = ("result", "d_x") if function in UNARY else ("result", "d_gate", "d_value")
     in_beta = ("d_beta",) if function in _WITH_BETA else ()
-    second = ("d_x_x",) if function in _UNARY else ()
+    second = ("d_x_x",) if function in UNARY else ()
     return (*first, *in_beta, *second, *(("d_x_beta", "d_beta_beta") if function == "swish" else ()))
 
 
-QUANTITIES: Final[Mapping[str, tuple[str, ...]]] = {function: _quantities(function) for function in (*_UNARY, *_UNITS)}
+QUANTITIES: Final[Mapping[str, tuple[str, ...]]] = {function: _quantities(function) for function in (*UNARY, *UNITS)}
 """The elementwise functions, and of each the quantities that have an exact result."""
 
 
@@ -86,7 +90,7 @@ def product(function: str, quantity: str, inputs: Mapping[str, float], static: M
         raise ValueError(f'correctly_rounded: function must be one of {", ".join(QUANTITIES)}, got "{function}"')
     if quantity not in QUANTITIES[function]:
         raise ValueError(f'{function} has the quantities {", ".join(QUANTITIES[function])}, got "{quantity}"')
-    unary = function in _UNARY
+    unary = function in UNARY
     needed = ("x",) if unary else ("gate", "value")
     optional = (*(("beta",) if function in _WITH_BETA else ()), "cotangent")
     for name in needed:
@@ -143,4 +147,4 @@ def activation_of(function: str, static: Mapping[str, Any]) -> tuple[str, dict[s
                 raise ValueError(f"{function}: {name} must be {expected}, got {keywords[name]}")
     if keywords.get("approximate") == "tanh":
         return "gelu_tanh", keywords
-    return keywords.get("activation", _UNARY.get(function) or _UNITS[function]), keywords
+    return keywords.get("activation", UNARY.get(function) or UNITS[function]), keywords

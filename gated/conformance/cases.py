@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gated.conformance import inputs, oracle
+from gated.conformance.calls import UNARY, UNITS
 from gated.conformance.carried import projection_bounds
 from gated.conformance.elements import Elements, Packing, random_cotangents
 from gated.conformance.error import FORMATS, Format, ulp_exponent
@@ -22,16 +23,6 @@ Float64 = NDArray[np.float64]
 
 FUNCTIONS: Final = tuple(ARRAY_PARAMETERS)
 
-_UNARY: Final = ("sigmoid", "swish", "silu", "gelu", "relu")
-_UNITS: Final = {
-    "glu": "sigmoid",
-    "bilinear": "identity",
-    "reglu": "relu",
-    "geglu": "gelu",
-    "swiglu": "swish",
-    "clamped_swiglu": "swish",
-}
-
 
 def cases(function: str, dtype: str, *, seed: int = 0, size: int | None = None) -> Iterator[Case]:
     """The cases of a function in a dtype.
@@ -42,16 +33,16 @@ def cases(function: str, dtype: str, *, seed: int = 0, size: int | None = None) 
     """
     form = FORMATS[dtype]
     rng = np.random.default_rng([seed, FUNCTIONS.index(function), list(FORMATS).index(dtype)])
-    unary = function in _UNARY
+    unary = function in UNARY
     if size is None:
         size = 2048 if dtype == "float64" else 2**16 if unary and form.bits.itemsize == 2 else 2**14
     if unary:
         yield from _unary_cases(function, form, rng, size)
-    elif function in _UNITS:
-        yield from _packed_cases(function, form, rng, size)
     elif function == "gated_unit":
         for activation in ACTIVATIONS:
             yield _pair_case(activation, form, rng, size // 4)
+    elif function in UNITS:
+        yield from _packed_cases(function, form, rng, size)
     else:
         yield from _projected_cases(function, form, rng)
 
@@ -67,7 +58,7 @@ def _unary_cases(function: str, form: Format, rng: np.random.Generator, size: in
             elements = Elements(form, activation, x, None, 1.0, c)
             yield elements.case(function, activation, (x,), {"approximate": approximate}, ("gate",))
         return
-    activation = "swish" if function == "silu" else function
+    activation = UNARY[function]
     yield Elements(form, activation, x, None, 1.0, c).case(function, "", (x,), {}, ("gate",))
     if function == "swish":
         x = inputs.line(form, rng, min(size, 2**15))
@@ -114,7 +105,7 @@ def _packed(
             keywords = static | {"approximate": approximate}
             yield elements.case(function, f"{activation}, {label}", (x,), keywords, ("packed",), packing)
         return
-    elements = Elements(form, _UNITS[function], gate, value, 1.0, c)
+    elements = Elements(form, UNITS[function], gate, value, 1.0, c)
     yield elements.case(function, label, (x,), static, ("packed",), packing)
     if function == "swiglu" and not shape:
         beta = inputs.betas(form, rng, len(gate))

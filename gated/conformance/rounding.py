@@ -15,7 +15,7 @@ import flint
 from gated.conformance.balls import Straddles, Undecided
 from gated.conformance.error import Format
 
-__all__ = ["DIGITS", "SMALLEST_EXPONENT", "Rounded", "round_ball", "rounded_special", "rounded_sum"]
+__all__ = ["DIGITS", "SMALLEST_EXPONENT", "Rounded", "round_ball", "rounded_special", "rounded_sum", "shifted"]
 
 DIGITS: Final = 45
 """The significant digits of a decimal."""
@@ -119,11 +119,11 @@ def _nearest(mantissa: int, power: int, form: Format) -> int:
     # In units of the last place, a normal number has `precision` bits, the leading one of which the exponent absorbs:
     # a step of the exponent is 2^(precision - 1) steps of the last place.
     unit = max(binade, form.lowest) - (form.precision - 1)
-    steps = _shifted(magnitude, power - unit)
+    steps = shifted(magnitude, power - unit)
     return sign | (((max(binade, form.lowest) - form.lowest) << (form.precision - 1)) + steps)
 
 
-def _shifted(magnitude: int, shift: int) -> int:
+def shifted(magnitude: int, shift: int) -> int:
     """magnitude 2^shift rounded to an integer, ties to even."""
     if shift >= 0:
         return magnitude << shift
