@@ -65,6 +65,16 @@ def quantities(group: Any) -> list[str]:
     return [column.removesuffix(".bits") for column in group["columns"] if column.endswith(".bits")]
 
 
+def numbers_of(group: Any) -> dict[str, float]:
+    """The parameters of a group that are numbers."""
+    return {name: float(one["decimal"]) for name, one in group["parameters"].items() if isinstance(one, dict)}
+
+
+def shape_of(group: Any, name: str) -> tuple[int, ...]:
+    """A parameter of a group that is a shape."""
+    return tuple(map(int, group["parameters"][name].split()))
+
+
 @dataclass(frozen=True)
 class Expected:
     """What is expected of one number."""
