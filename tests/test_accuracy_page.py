@@ -6,10 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+from matplotlib.axes import Axes
 
 from gated import cli
 from gated.conformance.sweeps.catalogue import SWEEPS
-from gated.conformance.sweeps.page import read_folder
+from gated.conformance.sweeps.page import pictured, read_folder
+from gated.conformance.sweeps.pictures import draw
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "accuracy"
@@ -52,6 +54,20 @@ def test_a_page_is_written_with_its_pictures(tmp_path: Path) -> None:
     assert pictures
     for picture in pictures:
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_picture_has_each_bound_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of value and derivative: 0.51 of the reference, 5 and 8 of both frameworks, also where one of them is alone."""
+    drawn: list[float] = []
+    monkeypatch.setattr(Axes, "axhline", lambda self, bound, **style: drawn.append(bound))
+    results = pictured(read_folder(RESULTS))["swish-float32"]
+    assert len(results) == 3
+    draw(results, tmp_path / "all.png")
+    assert sorted(drawn) == [0.51, 0.51, 5, 8]
+    for backend, bounds in (("jax", [5, 8]), ("torch", [5, 8]), ("numpy", [0.51, 0.51])):
+        drawn.clear()
+        draw([one for one in results if one.header.backend == backend], tmp_path / "one.png")
+        assert drawn == bounds
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from gated import cli
 from gated.conformance.sweeps.catalogue import SWEEPS
-from gated.conformance.sweeps.journal import Header, Journal, JournalError, merge, read_result
+from gated.conformance.sweeps.journal import Header, Journal, JournalError, by_result, merge, read_result
 from gated.conformance.sweeps.tally import Tally
 
 SWEEP = "relu-float16"
@@ -97,6 +97,15 @@ def test_shards_add_up_to_the_whole(tmp_path: Path) -> None:
     whole = merge([journal(tmp_path / "whole.jsonl")])
     shards = [journal(tmp_path / f"{i}.jsonl", header(shard=(i, 3))) for i in (3, 1, 2)]
     assert replace(merge(shards), date=whole.date) == whole
+
+
+def test_journals_belong_to_the_result_of_their_name() -> None:
+    shards = [Path(f"{header(shard=(i, 12)).name()}.jsonl") for i in (1, 2, 11)]
+    whole = Path(f"{header(backend='torch').name()}.jsonl")
+    groups = by_result([shards[1], whole, shards[2], shards[0]])
+    assert groups.keys() == {header().name(), header(backend="torch").name()}
+    assert set(groups[header().name()]) == set(shards)
+    assert groups[header(backend="torch").name()] == [whole]
 
 
 @settings(max_examples=30)

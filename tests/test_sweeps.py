@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from gated.conformance import inputs
 from gated.conformance.adapters import FORMS, Adapter, load
 from gated.conformance.error import FORMATS, ulp_exponent
+from gated.conformance.sweeps import numbers, pairs
 from gated.conformance.sweeps.catalogue import SWEEPS, Sweep
-from gated.conformance.sweeps.enclosures import RUN, run
-from gated.conformance.sweeps.points import PARTIAL, exact_points
+from gated.conformance.sweeps.enclosures import RUN, Run, run
+from gated.conformance.sweeps.points import PARTIAL, exact_points, table
 from gated.conformance.sweeps.running import measure_unit
 from gated.conformance.sweeps.tally import Tally
 
@@ -77,6 +80,28 @@ def test_a_run_of_every_binade_is_known_to_far_less_than_an_ulp(activation: str)
         if activation == "sigmoid":
             least = max(2.0**-24 * np.min(np.abs(found.slope())), form.smallest_subnormal)
             assert found.slope.error <= 2.0**-24 * least
+
+
+@pytest.mark.parametrize("name", WIDE)
+@pytest.mark.parametrize("segment", ["curve", "slope"])
+def test_what_an_enclosure_can_be_off_by_is_what_an_error_can_be_off_by(
+    name: str, segment: str, reference: Adapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Enclosures of [0.5, 1] that are known 2^-47 less well: of numbers whose ulp is at most 2^-24."""
+    unit = unit_of(SWEEPS[name], bits_of(0.7))
+    honest = measure_unit(name, reference, unit)
+
+    def wider(activation: str, index: int) -> Run:
+        found = run(activation, index)
+        one = getattr(found, segment)
+        return replace(found, **{segment: replace(one, error=one.error + 2.0**-47)})
+
+    monkeypatch.setattr(numbers, "run", wider)
+    found = measure_unit(name, reference, unit)
+    takes_part = {"value": segment == "curve", "d x": segment == "slope" or name != "sigmoid-float32"}
+    for quantity, tally in found.items():
+        more = tally.unsure - honest[quantity].unsure
+        assert more >= 2.0**-47 * 0.5 / 2.0**-24 if takes_part[quantity] else more == 0
 
 
 # Faults that are planted
@@ -226,6 +251,47 @@ def test_a_second_rounding_is_found(name: str, reference: Adapter) -> None:
     assert 0.9 < found.error < 1.5
     # About a quarter of the results (the gates' activations that happen to be exact have none).
     assert found.failing > 0.1 * SWEEPS[name].unit
+
+
+def test_what_needs_no_further_look_is_rounded_to_the_nearest_number() -> None:
+    rng = np.random.default_rng(6)
+    bits = rng.integers(0, 0x7F7F_8000, 2**18).astype(np.uint32) | rng.integers(0, 2, 2**18).astype(np.uint32) << 31
+    bits[: 2**10] = bits[: 2**10] & 0xFFFF_0000 | 0x8000
+    nearest = bits.view(np.float32).astype(FORMATS["bfloat16"].dtype).view(np.uint16)
+    assert np.array_equal(pairs._as_bfloat16(bits), nearest)
+    assert np.array_equal(pairs._on_a_tie(bits), bits & 0xFFFF == 0x8000)
+
+
+def hidden(product: Array) -> tuple[Array, Array]:
+    """Where float32 takes a product for the middle of two bfloat16 numbers, and the even one is not the nearest."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        middle = product.astype(np.float32)
+        past = np.abs(product) - np.abs(middle.astype(np.float64))
+    below = (middle.view(np.uint32) >> 16).astype(np.uint16)
+    even = below + (below & 1)
+    return (middle.view(np.uint32) & 0xFFFF == 0x8000) & np.where(even == below, past > 0, past < 0), even
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_the_wrong_side_of_what_float32_takes_for_a_tie_is_found(name: str, reference: Adapter) -> None:
+    sweep = SWEEPS[name]
+    with np.errstate(invalid="ignore"):
+        values = inputs.all_patterns(sweep.form).astype(np.float64)
+    factors = table(sweep.activation, "value", sweep.dtype).high
+    # Of gates of magnitude 2^-8 to 16, the first with such a product.
+    significands = values[0x3F80:0x4000]
+    gates = [*range(0x3B80, 0x4180), *range(0xBB80, 0xC180)]
+    gate = next(gate for gate in gates if hidden(factors[gate] * significands)[0].any())
+    where, even = hidden(factors[gate] * values)
+
+    def fault(x: Array, result: Array, cotangents: list[Array]) -> None:
+        for row in np.flatnonzero(x[:, 2**16].view(np.uint16) == gate):
+            result.view(np.uint16)[row, where] = even[where]
+
+    found = measure_unit(name, Planted(reference, fault), (gate << 16) // sweep.unit)["value"]
+    # One of each binade and sign.
+    assert found.past_half == np.count_nonzero(where) > 100
+    assert found.at >> 16 == gate and 0.5 < found.error <= 0.5 + 2.0**-16
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

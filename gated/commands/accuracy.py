@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gated.commands._shared import NOT_WITHIN, OK, UsageError, console, require
-from gated.commands.exhaustive import shards
 
 if TYPE_CHECKING:
     from gated.conformance.search_results import SearchResult
@@ -54,11 +53,11 @@ def add(commands: Any) -> None:
 def _merge(options: argparse.Namespace) -> int:
     require("rich", "cli")
     require("flint", "oracle")
-    from gated.conformance.sweeps.journal import JournalError, merge
+    from gated.conformance.sweeps.journal import JournalError, by_result, merge
     from gated.conformance.sweeps.report import print_results
 
     try:
-        results = [merge(paths) for paths in shards(options.journals).values()]
+        results = [merge(paths) for paths in by_result(options.journals).values()]
         options.results.mkdir(parents=True, exist_ok=True)
         for result in results:
             result.write(options.results)
@@ -73,8 +72,7 @@ def _merge(options: argparse.Namespace) -> int:
 def _page(options: argparse.Namespace) -> int:
     require("flint", "oracle")
     require("matplotlib", "cli")
-    from gated.conformance.search_results import SearchError
-    from gated.conformance.sweeps.journal import JournalError
+    from gated.conformance.records import RecordError
     from gated.conformance.sweeps.page import page, pictured, read_folder, read_searches
     from gated.conformance.sweeps.pictures import draw
 
@@ -97,7 +95,7 @@ def _page(options: argparse.Namespace) -> int:
         for name, some in pictured(results).items():
             draw(some, figures / f"accuracy-{name}.png")
         options.out.write_text(text, encoding="utf-8")
-    except (JournalError, SearchError) as error:
+    except RecordError as error:
         raise UsageError(str(error)) from error
     except OSError as error:
         raise UsageError(f"--out: {options.out}: {error.strerror or error}") from error
@@ -106,7 +104,7 @@ def _page(options: argparse.Namespace) -> int:
 
 def _say_what_is_old(measured: Sequence[Header | SearchResult]) -> None:
     """A note for each backend whose results are of other code than this: no failure, since old figures stay true."""
-    from gated.conformance.sweeps.running import code_digest
+    from gated.conformance.source import code_digest
 
     for backend in dict.fromkeys(one.backend for one in measured):
         now = code_digest(backend)

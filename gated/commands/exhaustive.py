@@ -6,7 +6,7 @@ import argparse
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -102,8 +102,9 @@ def run(options: argparse.Namespace) -> int:
 def _sweep(options: argparse.Namespace, sweep: Sweep, backend: str) -> Journal:
     """One function of one backend, from where its journal ends."""
     from gated.conformance.runner import versions
+    from gated.conformance.source import code_digest
     from gated.conformance.sweeps.journal import Header, Journal
-    from gated.conformance.sweeps.running import code_digest, run_units
+    from gated.conformance.sweeps.running import run_units
 
     header = Header(
         sweep=sweep.name,
@@ -159,11 +160,3 @@ def _span(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}"
-
-
-def shards(paths: Sequence[Path]) -> dict[str, list[Path]]:
-    """Journals by the result they are a part of, from their names."""
-    groups: dict[str, list[Path]] = {}
-    for path in sorted(paths):
-        groups.setdefault(re.sub(r"\.shard-\d+-of-\d+$", "", path.stem), []).append(path)
-    return groups

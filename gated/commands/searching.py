@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     require("flint", "oracle")
     from gated.conformance.runner import versions
     from gated.conformance.search_results import SEARCHED, SearchResult, search_all, today
-    from gated.conformance.sweeps.running import code_digest
+    from gated.conformance.source import code_digest
 
     names, skipped = backends(options)
     dtypes = options.dtypes or ("float64",)

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
-import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from gated.conformance.adapters import Adapter
+from gated.conformance.records import Kind, RecordError, from_json, to_json
 from gated.conformance.search import Found, search
 
 __all__ = ["SEARCHED", "SearchError", "SearchResult", "read_search", "search_all"]
-
-_FORMAT: Final = "gated-search"
-_VERSION: Final = 1
 
 SEARCHED: Final[tuple[tuple[str, Mapping[str, Any]], ...]] = (
     ("sigmoid", {}),
@@ -34,8 +29,11 @@ SEARCHED: Final[tuple[tuple[str, Mapping[str, Any]], ...]] = (
 """The functions that are searched, with their keywords. relu, bilinear and reglu round once at most."""
 
 
-class SearchError(ValueError):
-    """A file of a search that cannot be used; the text names the file and what is wrong."""
+class SearchError(RecordError):
+    """A file of a search that cannot be used."""
+
+
+_KIND: Final = Kind("gated-search", 1, "the result of a search", SearchError)
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class SearchResult:
     """The searches of one backend in one dtype.
 
     Attributes:
-        code: SHA-256 of the backend's source.
+        code: the digest of the backend's code (:mod:`gated.conformance.source`).
         found: the worst points, of each quantity by error and by share of the bound.
     """
 
@@ -59,11 +57,9 @@ class SearchResult:
 
     def write(self, folder: Path) -> Path:
         """Writes the file, named after dtype and backend."""
-        content = {"format": _FORMAT, "version": _VERSION, **asdict(self)}
-        content["found"] = [_as_json(one) for one in self.found]
-        content["sha256"] = _digest(content)
+        found = [{name: to_json(one) for name, one in asdict(found).items()} for found in self.found]
         path = folder / f"search-{self.dtype}.{self.backend}.json"
-        path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        _KIND.write(path, {**asdict(self), "found": found})
         return path
 
 
@@ -95,31 +91,6 @@ def read_search(path: Path) -> SearchResult:
     Raises:
         SearchError: it is none, is of another version, or was changed.
     """
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise SearchError(f"{path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise SearchError(f"{path}: not JSON, or cut short: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise SearchError(f"{path}: not the result of a search")
-    if content.get("version") != _VERSION:
-        raise SearchError(f"{path}: version {content.get('version')!r}, expected {_VERSION}")
-    if content.pop("sha256", None) != _digest(content):
-        raise SearchError(f"{path}: its content is not what its sha256 says: it was changed")
-    fields = {name: one for name, one in content.items() if name not in ("format", "version", "found")}
-    return SearchResult(**fields, found=[_from_json(one) for one in content["found"]])
-
-
-def _as_json(found: Found) -> dict[str, Any]:
-    """For JSON, which has no infinity: null stands for it."""
-    return {name: None if one == math.inf else one for name, one in asdict(found).items()}
-
-
-def _from_json(content: Mapping[str, Any]) -> Found:
-    numbers = {name: math.inf if content[name] is None else content[name] for name in ("error", "bound")}
-    return Found(**{**content, **numbers})
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    content = _KIND.read(path)
+    found = [Found(**{name: from_json(one) for name, one in point.items()}) for point in content.pop("found")]
+    return SearchResult(**content, found=found)

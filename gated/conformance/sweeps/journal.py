@@ -8,29 +8,31 @@ is done again. :func:`merge` adds complete journals up to one result file and re
 from __future__ import annotations
 
 import datetime
-import hashlib
 import json
-import math
 import os
+import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from gated.conformance.records import Kind, RecordError, from_json, read_bytes, to_json
 from gated.conformance.sweeps.catalogue import SWEEPS, Sweep
 from gated.conformance.sweeps.tally import Tally
 
-__all__ = ["Header", "Journal", "JournalError", "Result", "merge", "read_result"]
+__all__ = ["Header", "Journal", "JournalError", "Result", "by_result", "merge", "read_result"]
 
-_FORMAT: Final = "gated-sweep"
-_VERSION: Final = 1
 # Numbers of a curve in a result file: the largest error of each share of the inputs, in order of the bit patterns.
 _POINTS: Final = 4096
 
 
-class JournalError(ValueError):
-    """A journal or result file that cannot be used; the text names the file and what is wrong."""
+class JournalError(RecordError):
+    """A journal or result file that cannot be used."""
+
+
+_JOURNAL: Final = Kind("gated-sweep", 1, "the journal of a sweep", JournalError)
+_RESULT: Final = Kind("gated-sweep-result", 1, "the result of a sweep", JournalError)
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Header:
     device: str
     versions: Mapping[str, str]
     code: str
-    """SHA-256 of the backend's source, so that a result is known by the code it is of."""
+    """The digest of the backend's code (:mod:`gated.conformance.source`): what the result is of."""
     shard: tuple[int, int] = (1, 1)
 
     @property
@@ -73,7 +75,7 @@ class Journal:
         if path.exists() and path.stat().st_size:
             self._resume()
         else:
-            path.write_bytes(_line({"format": _FORMAT, "version": _VERSION, "header": asdict(header)}))
+            path.write_bytes(_line({**_JOURNAL.head(), "header": asdict(header)}))
 
     def _resume(self) -> None:
         content = self.path.read_bytes()
@@ -132,19 +134,25 @@ class Result:
     def write(self, folder: Path) -> Path:
         """Writes the result file, named after sweep and backend."""
         content = {
-            "format": _FORMAT + "-result",
-            "version": _VERSION,
             "header": asdict(self.header),
             "date": self.date,
             "inputs": self.sweep.inputs,
             "core_seconds": round(self.seconds),
             "quantities": {name: tally.as_json() for name, tally in self.tallies.items()},
-            "curves": {name: [_short(one) for one in curve] for name, curve in self.curves.items()},
+            # Four digits are enough to draw.
+            "curves": {name: [to_json(float(f"{one:.4g}")) for one in curve] for name, curve in self.curves.items()},
         }
-        content["sha256"] = _digest(content)
         path = folder / f"{self.header.name()}.json"
-        path.write_text(_pretty(content), encoding="utf-8")
+        _RESULT.write(path, content, text=_pretty)
         return path
+
+
+def by_result(paths: Iterable[Path]) -> dict[str, list[Path]]:
+    """Journals by the result that they are a part of, from their names."""
+    groups: dict[str, list[Path]] = {}
+    for path in sorted(paths):
+        groups.setdefault(re.sub(r"\.shard-\d+-of-\d+$", "", path.stem), []).append(path)
+    return groups
 
 
 def merge(paths: Iterable[Path], *, today: datetime.date | None = None) -> Result:
@@ -157,7 +165,7 @@ def merge(paths: Iterable[Path], *, today: datetime.date | None = None) -> Resul
     header: Header | None = None
     lines: dict[int, dict[str, Any]] = {}
     for path in paths:
-        content = _read(path)
+        content = read_bytes(path, JournalError)
         if not content.endswith(b"\n"):
             raise JournalError(f"{path}: the last line was cut short: run its sweep again to complete it")
         found, units = _parse(path, content)
@@ -187,11 +195,6 @@ def merge(paths: Iterable[Path], *, today: datetime.date | None = None) -> Resul
     )
 
 
-def _short(error: float) -> float | None:
-    """Four digits; None for an infinity, which JSON does not have."""
-    return None if math.isinf(error) else float(f"{error:.4g}")
-
-
 def _curve(errors: list[float]) -> list[float]:
     step = max(1, len(errors) // _POINTS)
     return [max(errors[i : i + step]) for i in range(0, len(errors), step)]
@@ -203,40 +206,21 @@ def read_result(path: Path) -> Result:
     Raises:
         JournalError: it is no result file, of another version, or its content is not what was written.
     """
-    try:
-        content = json.loads(_read(path))
-    except ValueError as error:
-        raise JournalError(f"{path}: not JSON, or cut short: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != _FORMAT + "-result":
-        raise JournalError(f"{path}: not the result of a sweep")
-    if content.get("version") != _VERSION:
-        raise JournalError(f"{path}: version {content.get('version')!r}, expected {_VERSION}")
-    if content.pop("sha256", None) != _digest(content):
-        raise JournalError(f"{path}: its content is not what its sha256 says: it was changed")
+    content = _RESULT.read(path)
     return Result(
         header=_header(path, content["header"]),
         date=content["date"],
         seconds=content["core_seconds"],
         tallies={name: Tally.from_json(one) for name, one in content["quantities"].items()},
-        curves={name: [math.inf if one is None else one for one in curve] for name, curve in content["curves"].items()},
+        curves={name: [from_json(one) for one in curve] for name, curve in content["curves"].items()},
     )
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise JournalError(f"{path}: {error.strerror or error}") from error
 
 
 def _parse(path: Path, content: bytes) -> tuple[Header, list[dict[str, Any]]]:
     """The header and the lines of units of a journal whose last line is whole."""
     first, *rest = content.splitlines()
     head = _checked(path, 1, first)
-    if head.get("format") != _FORMAT:
-        raise JournalError(f"{path}: not the journal of a sweep")
-    if head.get("version") != _VERSION:
-        raise JournalError(f"{path}: version {head.get('version')!r}, expected {_VERSION}")
+    _JOURNAL.check(path, head)
     header = _header(path, head["header"])
     lines = [_checked(path, number, line) for number, line in enumerate(rest, 2)]
     known = set(header.units)
@@ -283,11 +267,6 @@ def _checked(path: Path, number: int, line: bytes) -> dict[str, Any]:
     return content
 
 
-def _digest(content: Mapping[str, Any]) -> str:
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def _pretty(content: Mapping[str, Any]) -> str:
     """Indented JSON with each curve on lines of its own."""
     short = {**content, "curves": {name: f"@{name}@" for name in content["curves"]}}
@@ -295,4 +274,4 @@ def _pretty(content: Mapping[str, Any]) -> str:
     for name, curve in content["curves"].items():
         rows = [json.dumps(curve[i : i + 32], separators=(",", ":"))[1:-1] for i in range(0, len(curve), 32)]
         text = text.replace(f'"@{name}@"', "[\n" + ",\n".join(rows) + "\n]")
-    return text + "\n"
+    return text

@@ -11,7 +11,7 @@ from gated.conformance.adapters import Adapter
 from gated.conformance.bounds import ceiling, elementwise_bound
 from gated.conformance.error import Format, error_in_ulp
 from gated.conformance.sweeps.catalogue import Sweep
-from gated.conformance.sweeps.enclosures import RUN, Run, Segment, run
+from gated.conformance.sweeps.enclosures import RUN, Run, run
 from gated.conformance.sweeps.points import PARTIAL, exact_points, signed, table
 from gated.conformance.sweeps.tally import Tally
 
@@ -102,21 +102,17 @@ def _quantity(
 ) -> tuple[Float64, Float64, float]:
     """The exact results in float64, the largest terms, and a bound on the absolute error of the results."""
     farthest = float(np.max(np.abs(exact.x)))
-
-    def error(segment: Segment) -> float:
-        return segment.error
-
     if activation == "sigmoid":
         part, segment = (curve, exact.curve) if quantity == "value" else (slope, exact.slope)
-        return part, np.abs(part), error(segment)
+        return part, np.abs(part), segment.error
     if quantity == "value":
         high = exact.x * curve
         magnitude = np.abs(high)
-        return high, magnitude, farthest * error(exact.curve) + _U * float(np.max(magnitude)) + 2.0**-1070
+        return high, magnitude, farthest * exact.curve.error + _U * float(np.max(magnitude)) + 2.0**-1070
     second = exact.x * slope
     high = curve + second
     scale = np.maximum(np.abs(curve), np.abs(second))
-    absolute = error(exact.curve) + farthest * error(exact.slope) + 3 * _U * float(np.max(scale)) + 2.0**-1070
+    absolute = exact.curve.error + farthest * exact.slope.error + 3 * _U * float(np.max(scale)) + 2.0**-1070
     return high, np.maximum(scale, np.abs(high)), absolute
 
 

@@ -195,8 +195,8 @@ it found, and that error is proven by the oracle; the true maximum is at least t
 _REPEAT: Final = """\
 ## Repeat it
 
-The code of a row is the SHA-256 of the backend's source files and the contract (`code_digest` in
-`gated/conformance/sweeps/running.py`); `gated accuracy page --check` says where that is not the code beside the page.
+The code of a row is the SHA-256 of the backend's code and the contract, comments and docstrings apart (`code_digest`
+in `gated/conformance/source.py`); `gated accuracy page --check` says where that is not the code beside the page.
 
 ```sh
 gated validate --exhaustive --functions swish --dtypes float32 --backends torch  # one row, in minutes

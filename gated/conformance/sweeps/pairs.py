@@ -85,8 +85,8 @@ def _row(sweep: Sweep, adapter: Adapter, quantity: str, gate: int, computed: Arr
     with np.errstate(invalid="ignore"):
         high = exact.high[gate] * factors
     if finite[gate]:
-        look = (_correctly_rounded(high, computed) != computed.view(np.uint16)) | _on_a_tie(high)
-        look |= ~finite
+        bits = _float32_bits(high)
+        look = (_as_bfloat16(bits) != computed.view(np.uint16)) | _on_a_tie(bits) | ~finite
     else:
         look = np.ones(_NUMBERS, np.bool_)
     index = np.flatnonzero(look)
@@ -95,21 +95,21 @@ def _row(sweep: Sweep, adapter: Adapter, quantity: str, gate: int, computed: Arr
     tally.add(errors, (gate << 16) + index, bound, _UNSURE)
 
 
-def _correctly_rounded(high: Float64, like: Array) -> NDArray[np.uint16]:
-    """The bit patterns of the numbers rounded to bfloat16, ties apart."""
-    bits = _float32_bits(high)
+def _float32_bits(high: Float64) -> NDArray[np.uint32]:
+    """The bit patterns of the numbers rounded to float32."""
+    with np.errstate(over="ignore", under="ignore"):
+        return high.astype(np.float32).view(np.uint32)
+
+
+def _as_bfloat16(bits: NDArray[np.uint32]) -> NDArray[np.uint16]:
+    """The bit patterns of float32 numbers rounded to bfloat16."""
     return ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
 
 
-def _on_a_tie(high: Float64) -> NDArray[np.bool_]:
-    """Where float32 is a tie of bfloat16: the number may be on either side of it."""
-    tie: NDArray[np.bool_] = (_float32_bits(high) & np.uint32(0xFFFF)) == np.uint32(0x8000)
+def _on_a_tie(bits: NDArray[np.uint32]) -> NDArray[np.bool_]:
+    """Where the float32 number is a tie of bfloat16: what was rounded to it may be on either side."""
+    tie: NDArray[np.bool_] = (bits & np.uint32(0xFFFF)) == np.uint32(0x8000)
     return tie
-
-
-def _float32_bits(high: Float64) -> NDArray[np.uint32]:
-    with np.errstate(over="ignore", under="ignore"):
-        return high.astype(np.float32).view(np.uint32)
 
 
 def _errors(

@@ -40,11 +40,15 @@ def draw(results: Sequence[Result], path: Path) -> None:
                 name = result.header.backend
                 axes.step(x, errors, where="mid", color=_COLORS[name], linewidth=1.2, label=name)
             _label(axes, sweep.name, quantity, max(max(result.curves[quantity]) for result in results))
-            for name in sorted({result.header.backend for result in results} - {"jax"}):
-                bound = ceiling(name, sweep.dtype, gradient=quantity != "value", activation=sweep.activation)
+            for bound in {_bound(result, quantity) for result in results}:
                 axes.axhline(bound, color="#767676", linewidth=0.8, linestyle=":")
         figure.legend(*np.ravel(panels)[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
         figure.savefig(path, format="png", metadata=dict(METADATA["png"]))
+
+
+def _bound(result: Result, quantity: str) -> float:
+    sweep = result.sweep
+    return ceiling(result.header.backend, sweep.dtype, gradient=quantity != "value", activation=sweep.activation)
 
 
 def _label(axes: Axes, sweep: str, quantity: str, largest: float) -> None:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from pathlib import Path
 from typing import Final
 
-from gated.conformance.adapters import Adapter, load, of_backend
+from gated.conformance.adapters import Adapter, load
 from gated.conformance.sweeps.catalogue import SWEEPS
 from gated.conformance.sweeps.journal import Journal
 from gated.conformance.sweeps.numbers import measure_numbers
 from gated.conformance.sweeps.pairs import measure_pairs
 from gated.conformance.sweeps.tally import Tally
-from gated.contract import BACKENDS
 
-__all__ = ["ONE_THREAD", "code_digest", "measure_unit", "run_units"]
+__all__ = ["ONE_THREAD", "measure_unit", "run_units"]
 
 ONE_THREAD: Final = {
     "OMP_NUM_THREADS": "1",
@@ -35,18 +32,6 @@ def measure_unit(sweep: str, adapter: Adapter, unit: int) -> dict[str, Tally]:
     """What one unit of a sweep finds in a backend."""
     found = SWEEPS[sweep]
     return (measure_pairs if found.pairs else measure_numbers)(found, adapter, unit)
-
-
-def code_digest(backend: str) -> str:
-    """SHA-256 of the backend's source files and of the contract that they share, in the order of their names."""
-    import gated
-
-    package = Path(gated.__file__).parent
-    folder = package / BACKENDS[of_backend(backend)].module.removeprefix("gated.")
-    digest = hashlib.sha256()
-    for path in [package / "contract.py", *sorted(folder.rglob("*.py"))]:
-        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
 
 
 def run_units(journal: Journal, *, jobs: int, device: str | None = None) -> Iterator[int]:
@@ -64,7 +49,7 @@ def run_units(journal: Journal, *, jobs: int, device: str | None = None) -> Iter
     if jobs == 1:
         adapter = load(header.backend, target)
         for unit in journal.remaining:
-            journal.add(unit, *_timed(lambda unit=unit: measure_unit(header.sweep, adapter, unit)))  # type: ignore[misc]
+            journal.add(unit, *_timed(header.sweep, adapter, unit))
             yield unit
         return
     spawn = multiprocessing.get_context("spawn")
@@ -115,10 +100,10 @@ def _end_with_parent() -> None:
 
 
 def _unit(sweep: str, unit: int) -> tuple[float, dict[str, Tally]]:
-    return _timed(lambda: measure_unit(sweep, _loaded[0], unit))
+    return _timed(sweep, _loaded[0], unit)
 
 
-def _timed(measure: Callable[[], dict[str, Tally]]) -> tuple[float, dict[str, Tally]]:
+def _timed(sweep: str, adapter: Adapter, unit: int) -> tuple[float, dict[str, Tally]]:
     start = time.perf_counter()
-    tallies = measure()
+    tallies = measure_unit(sweep, adapter, unit)
     return time.perf_counter() - start, tallies

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gated.conformance.records import from_json, to_json
 
 __all__ = ["Tally"]
 
@@ -76,11 +77,10 @@ class Tally:
         return total
 
     def as_json(self) -> dict[str, Any]:
-        """For JSON, which has no infinity: null stands for it."""
-        return {name: None if one == math.inf else one for name, one in asdict(self).items()}
+        """For JSON."""
+        return {name: to_json(one) for name, one in asdict(self).items()}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
         """What :meth:`as_json` gave."""
-        numbers: dict[str, Any] = {name: math.inf if one is None else one for name, one in content.items()}
-        return cls(**numbers)
+        return cls(**{name: from_json(one) for name, one in content.items()})
