@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final, NamedTuple, TypeGuard
 
 __all__ = [
@@ -410,31 +411,29 @@ class Checks:
         beta_shape = self._beta_kind(function, beta, "x", seen["x"])
         check_choice(function, "activation", activation, ACTIVATIONS)
 
-        def expect(name: str, meaning: str, fits: bool) -> None:
+        # The texts are made when they are needed: a compiler takes a size that is written out for a constant.
+        def expect(name: str, fits: bool, meaning: Callable[[], str]) -> None:
             if not fits:
-                raise ValueError(f"{function}: {name} must have shape {meaning}, got {tuple(seen[name].shape)}")
+                raise ValueError(f"{function}: {name} must have shape {meaning()}, got {tuple(seen[name].shape)}")
 
         shape = seen["x"].shape
-        expect("x", "(..., d_in)", len(shape) >= 1)
+        expect("x", len(shape) >= 1, lambda: "(..., d_in)")
         d_in = shape[-1]
         w_shape = tuple(seen["W"].shape)
-        expect(
-            "W", f"(d_in, d_hidden) with d_in = {d_in}, the last axis of x", len(w_shape) == 2 and w_shape[0] == d_in
-        )
+        fits = len(w_shape) == 2 and w_shape[0] == d_in
+        expect("W", fits, lambda: f"(d_in, d_hidden) with d_in = {d_in}, the last axis of x")
         d_hidden = w_shape[1]
-        expect("V", f"{w_shape}, that of W", tuple(seen["V"].shape) == w_shape)
+        expect("V", tuple(seen["V"].shape) == w_shape, lambda: f"{w_shape}, that of W")
         widths = {"b": ("d_hidden", d_hidden), "c": ("d_hidden", d_hidden)}
         if "W2" in seen:
             w2_shape = tuple(seen["W2"].shape)
-            expect(
-                "W2",
-                f"(d_hidden, d_out) with d_hidden = {d_hidden}, the last axis of W",
-                len(w2_shape) == 2 and w2_shape[0] == d_hidden,
-            )
+            fits = len(w2_shape) == 2 and w2_shape[0] == d_hidden
+            expect("W2", fits, lambda: f"(d_hidden, d_out) with d_hidden = {d_hidden}, the last axis of W")
             widths["b2"] = ("d_out", w2_shape[1])
         for name, (letter, width) in widths.items():
             if name in seen:
-                expect(name, f"({letter},) with {letter} = {width}", tuple(seen[name].shape) == (width,))
+                meaning = partial("({0},) with {0} = {1}".format, letter, width)
+                expect(name, tuple(seen[name].shape) == (width,), meaning)
         self._beta_shape(function, beta_shape, (*shape[:-1], d_hidden))
         return seen["x"]
 

@@ -1,4 +1,4 @@
-"""The README's code runs, its tables name what exists, and its commands are the ones that CI runs."""
+"""The code of README and pages runs, the README's tables name what exists, and its commands are those that CI runs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from gated.contract import ARRAY_PARAMETERS, LAYOUTS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+BLOCKS = [
+    pytest.param(page, code, id=f"{page}-{index}")
+    for page in ("README.md", "docs/torch.md")
+    for index, code in enumerate(re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL))
+]
 
 
-@pytest.mark.parametrize("code", BLOCKS, ids=range(len(BLOCKS)))
-def test_the_readme_code_runs(code: str, capsys: pytest.CaptureFixture[str]) -> None:
-    exec(compile(code, "README.md", "exec"), {})
+@pytest.mark.parametrize(("page", "code"), BLOCKS)
+def test_the_code_of_the_docs_runs(page: str, code: str, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(code, page, "exec"), {})
     shown = capsys.readouterr().out
     for promised in re.findall(r"print\(.*\)  # (\[.*\])", code):
         assert promised in shown

@@ -93,7 +93,7 @@ def test_the_metadata_names_the_project_its_extras_and_its_python(metadata: Mess
     assert (metadata["Name"], metadata["Version"]) == ("gated", gated.__version__)
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == ">=3.11"
-    assert metadata.get_all("Provides-Extra") == ["all", "cli", "docs", "jax", "oracle", "test", "torch"]
+    assert metadata.get_all("Provides-Extra") == ["all", "cli", "docs", "jax", "oracle", "test", "torch", "triton"]
     assert "Typing :: Typed" in (metadata.get_all("Classifier") or [])
 
 

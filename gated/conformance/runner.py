@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import multiprocessing
 import os
-import platform
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -19,6 +17,7 @@ from gated.conformance.adapters import Adapter, load
 from gated.conformance.cases import cases
 from gated.conformance.error import FORMATS
 from gated.conformance.quantities import Case, Quantity
+from gated.conformance.versions import versions
 from gated.contract import ARRAY_PARAMETERS
 
 __all__ = ["Measurement", "Row", "run", "run_in_processes", "versions", "within"]
@@ -222,14 +221,3 @@ def _measured(
 
 def _hex(number: Any, bits: np.dtype[Any]) -> str:
     return f"0x{int(np.asarray(number).view(bits)):0{2 * bits.itemsize}x}"
-
-
-def versions() -> dict[str, str]:
-    """What was measured with: Python, the platform, and the packages that take part."""
-    found = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
-    for package in ("gated", "numpy", "scipy", "ml_dtypes", "python-flint", "torch", "jax", "flax"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from gated import contract
 
+from ._checks import TensorChecks, fixed, is_strided
+
 __all__ = ["Beta", "Factor", "WeakNumber", "checks", "compute_dtype", "factor", "number", "see"]
 
 
@@ -40,20 +42,20 @@ _NAMES: Final = {
 
 
 def see(value: object) -> contract.Seen | None:
-    """The dtype's name and the shape of a tensor; None for anything else."""
+    """The dtype's name and the shape of a strided tensor; None for anything else."""
     if isinstance(value, WeakNumber):
         return contract.Seen(_NAMES[value.tensor.dtype], (), weak=True)
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor) and is_strided(value):
         return contract.Seen(_NAMES[value.dtype], tuple(value.shape))
     return None
 
 
-checks = contract.Checks(see)
+checks = TensorChecks(see)
 
 
 def number(value: float, dtype: torch.dtype) -> float:
     """A Python number as the formulas take it beside arrays of ``dtype``: infinite above the compute dtype's range."""
-    value = float(value)
+    value = float(fixed(value))
     return value if abs(value) <= torch.finfo(compute_dtype(dtype)).max else value * float("inf")
 
 

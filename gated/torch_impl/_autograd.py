@@ -23,11 +23,12 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from . import _cpu, _forms
+from . import _cpu, _forms, kernels
 from ._arrays import Factor
+from ._distributed import dtensor_rules, is_distributed
 from ._forms import IN_BETA, IN_VALUE, IN_X, Form, pushforward, total, wide
 from ._higher import derivative
-from ._plain import TypedFunction, is_transformed, plain
+from ._plain import TypedFunction, is_transformed, plain, solid
 
 __all__ = ["apply"]
 
@@ -37,7 +38,12 @@ __all__ = ["apply"]
 
 def _evaluate(form: Form, x: Tensor, value: Tensor | None, beta: Factor) -> Tensor:
     """P, by the arithmetic for its device and mode"""
-    evaluate = _cpu.evaluate if _cpu.is_plain(x, value, beta) else _forms.evaluate
+    if is_distributed(x):
+        result: Tensor = dtensor_rules().evaluate(_evaluate, form, x, value, beta)
+        return result
+    if _cpu.is_plain(x, value, beta):
+        return _cpu.evaluate(form, x, value, beta)
+    evaluate = kernels.evaluate if kernels.serve(x, value, beta) else _forms.evaluate
     return evaluate(form, x, value, beta)
 
 
@@ -45,17 +51,29 @@ def _pullback(
     form: Form, wanted: str, cotangent: Tensor, x: Tensor, value: Tensor | None, beta: Factor
 ) -> tuple[Tensor, ...]:
     """c grad P, by the arithmetic for its device and mode"""
-    pullback = _cpu.pullback if _cpu.is_plain(cotangent, x, value, beta) else _forms.pullback
+    if is_distributed(x):
+        results: tuple[Tensor, ...] = dtensor_rules().pullback(_pullback, form, wanted, cotangent, x, value, beta)
+        return results
+    if _cpu.is_plain(cotangent, x, value, beta):
+        return _cpu.pullback(form, wanted, cotangent, x, value, beta)
+    pullback = kernels.pullback if kernels.serve(cotangent, x, value, beta) else _forms.pullback
     return pullback(form, wanted, cotangent, x, value, beta)
 
 
-def _keep(ctx: Any, *operands: Any) -> None:
-    """Saves the operands: tensors as autograd wants it, numbers and None as they are."""
+def _keep(ctx: Any, *operands: Any, needless: Tensor | None = None) -> None:
+    """Saves the operands: tensors as autograd wants it, but for the one that backward needs not; others as they are."""
     ctx.set_materialize_grads(False)
     tensors = [operand if isinstance(operand, Tensor) else None for operand in operands]
     ctx.others = [None if isinstance(operand, Tensor) else operand for operand in operands]
-    ctx.save_for_backward(*tensors)
+    ctx.save_for_backward(*(None if tensor is needless else tensor for tensor in tensors))
     ctx.save_for_forward(*tensors)
+
+
+def _spared(form: Form, needs: Sequence[bool]) -> int | None:
+    """The place of the operand of a pair that the only gradient wanted, c A' v or c A, does not depend on."""
+    if form.axis is None and needs == (False, True, False):
+        return 1
+    return 0 if form == Form("identity") and needs == (True, False, False) else None
 
 
 def _kept(ctx: Any) -> list[Any]:
@@ -85,6 +103,7 @@ def _batch(info: Any, form: Form, operands: Sequence[Any], dims: Sequence[int | 
     batched = []
     for operand, dim in zip(operands, dims, strict=True):
         if isinstance(operand, Tensor):
+            operand = operand.resolve_neg()  # forward AD cannot expand a view that has its sign in a flag
             rows = operand.expand(info.batch_size, *operand.shape) if dim is None else operand.movedim(dim, 0)
             size, *shape = rows.shape
             operand = rows.reshape(size, *[1] * (rank - len(shape)), *shape)
@@ -102,6 +121,9 @@ class _Derivative(TypedFunction):
 
     @staticmethod
     def forward(activation: str, order: int, beta_order: int, x: Tensor, beta: Factor) -> Tensor:
+        if is_distributed(x):
+            result: Tensor = dtensor_rules().derivative(derivative, activation, order, beta_order, x, beta)
+            return result
         return derivative(activation, order, beta_order, x, beta)
 
     @staticmethod
@@ -159,7 +181,7 @@ def _second(
     gate = wide(narrow_gate)
     # A beta that was a Python number is wider than what is computed in.
     t_gate, t_value, t_beta = (None if t is None else t.to(gate.dtype) for t in form.parts(tangents))
-    full_beta = beta.to(gate.dtype).expand_as(gate) if isinstance(beta, Tensor) else beta
+    full_beta = beta.to(gate.dtype).resolve_neg().expand_as(gate) if isinstance(beta, Tensor) else beta
     b = b_slope = None
     if narrow_value is not None:
         b, b_slope = form.value_factor(wide(narrow_value)), form.value_mask(wide(narrow_value))
@@ -222,13 +244,18 @@ class _Value(TypedFunction):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.form, *operands = inputs
-        _keep(ctx, *operands)
+        ctx.spared = None if is_distributed(operands[0]) else _spared(ctx.form, ctx.needs_input_grad[1:])
+        _keep(ctx, *operands, needless=None if ctx.spared is None else operands[ctx.spared])
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
         (c,), operands = cotangents, _kept(ctx)
+        if c is None:
+            return None, None, None, None
+        if ctx.spared is not None:
+            operands[ctx.spared] = c.detach()  # of the shape and dtype of what was not kept
         wanted = _wanted(ctx.needs_input_grad[1:], *operands)
-        if c is None or not wanted:
+        if not wanted:
             return None, None, None, None
         if torch.is_grad_enabled() or is_transformed():
             return None, *_spread(wanted, _Pullback.apply(ctx.form, wanted, *operands, c))
@@ -252,7 +279,7 @@ class _Pullback(TypedFunction):
     def forward(
         form: Form, wanted: str, x: Tensor, value: Tensor | None, beta: Factor, c: Tensor
     ) -> tuple[Tensor, ...]:
-        return _pullback(form, wanted, c, x, value, beta)
+        return tuple(solid(result) for result in _pullback(form, wanted, c, x, value, beta))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -305,7 +332,10 @@ class _Pushforward(TypedFunction):
 
     @staticmethod
     def forward(form: Form, x: Tensor, value: Tensor | None, beta: Factor, *tangents: Tensor | None) -> Tensor:
-        return pushforward(form, tangents, x, value, beta)
+        if is_distributed(x):
+            result: Tensor = dtensor_rules().pushforward(pushforward, form, tangents, x, value, beta)
+            return result
+        return solid(pushforward(form, tangents, x, value, beta))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -362,6 +392,9 @@ def _requires_grad(x: Tensor, value: Tensor | None, beta: Factor) -> bool:
 
 
 def _apply(form: Form, x: Tensor, value: Tensor | None, beta: Factor) -> Tensor:
+    # A transform of torch.func hides the DTensors that it differentiates: there the arithmetic aligns them.
+    if is_distributed(x) and not torch._C._are_functorch_transforms_active():
+        x, value, beta = dtensor_rules().aligned(form, x, value, beta)
     if not is_transformed() and not (torch.is_grad_enabled() and _requires_grad(x, value, beta)):
         return _evaluate(form, x, value, beta)
     result: Tensor = _Value.apply(form, x, value, beta)

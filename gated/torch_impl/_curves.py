@@ -21,13 +21,21 @@ from ._normal_tail import MIDDLE, middle, tail_ratio
 from ._scaled import FORMATS, Scaled, decay, power_of_two, select, sign_mask
 from ._words import Word, halves, parts, product, total_of_two
 
-__all__ = ["CURVES", "GELU_TANH_CUBIC", "GELU_TANH_SCALE", "Curve", "argument"]
+__all__ = [
+    "CURVES",
+    "GELU_TANH_CUBIC",
+    "GELU_TANH_CUBIC_REST",
+    "GELU_TANH_SCALE",
+    "GELU_TANH_SCALE_REST",
+    "Curve",
+    "argument",
+]
 
 # 2 sqrt(2 / pi) and 0.044715 times it, and what these float64 numbers lack, computed with mpmath at 300 bits.
 GELU_TANH_SCALE: Final = 1.5957691216057308
 GELU_TANH_CUBIC: Final = 0.07135481627260025
-_SCALE_REST: Final = -9.96930880911092e-17
-_CUBIC_REST: Final = -6.175149918155315e-19
+GELU_TANH_SCALE_REST: Final = -9.96930880911092e-17
+GELU_TANH_CUBIC_REST: Final = -6.175149918155315e-19
 _PHI_0: Final = 1 / math.sqrt(2 * math.pi)
 
 
@@ -225,9 +233,9 @@ def _gelu_tanh_argument(x: Tensor) -> tuple[Tensor, Tensor]:
     scale, cubic = parts(GELU_TANH_SCALE, x.dtype), parts(GELU_TANH_CUBIC, x.dtype)
     square, square_rest = product(x, x)
     bent, bent_rest = product(square, cubic.high)
-    bent_rest = bent_rest + square_rest * cubic.high + square * (cubic.low + _CUBIC_REST)
+    bent_rest = bent_rest + square_rest * cubic.high + square * (cubic.low + GELU_TANH_CUBIC_REST)
     slope, slope_rest = total_of_two(bent, x.new_full((), scale.high))
-    slope_rest = slope_rest + bent_rest + (scale.low + _SCALE_REST)
+    slope_rest = slope_rest + bent_rest + (scale.low + GELU_TANH_SCALE_REST)
     w, rest = product(x, slope)
     return w, rest + x * slope_rest
 

@@ -36,7 +36,7 @@ class Form(NamedTuple):
     axis: int | None = None
     layout: str = "gate_last"
     limit: float | None = None
-    offset: float = 0.0
+    offset: float = 0  # no float: that a compiler may take for a variable
 
     def split(self, x: Tensor, value: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Gate and value, as views."""
@@ -187,6 +187,6 @@ def pushforward(form: Form, tangents: Sequence[Tensor | None], x: Tensor, value:
     if value_tangent is not None:
         terms.append(at.along_value(wide(value_tangent)))
     if beta_tangent is not None:
-        terms.append(at.along_beta(beta_tangent.to(at.dtype)))
+        terms.append(at.along_beta(beta_tangent.to(at.dtype).resolve_neg()))
     moved = total(terms)
     return torch.zeros_like(form.split(x, value)[0]) if moved is None else moved.to(x.dtype)

@@ -8,17 +8,17 @@ from typing import Final
 import torch
 from torch import Tensor
 
-__all__ = ["MIDDLE", "middle", "tail_ratio"]
+__all__ = ["COEFFICIENTS", "MIDDLE", "POLES", "TERMS", "middle", "tail_ratio"]
 
 MIDDLE: Final = 0.5
 """Up to here Phi is better had from its middle than from its tail, whose errors double in 1 - e^(-y^2/2) R(y)."""
-_TERMS: Final = {torch.float32: 6, torch.float64: 12}
+TERMS: Final = {torch.float32: 6, torch.float64: 12}
 
 # (1 + y) R(y) is smooth from 1/2 at y = 0 to 1/sqrt(2 pi) at infinity. These are the Chebyshev interpolants of it in
 # m = (y - pole) / (y + pole), in powers of m, computed with mpmath at 60 digits: relative errors below 4e-9 and 2e-17.
 # torch.special.erfcx would do, but is off by up to 7.6 ulp (torch 2.13), and on the CPU takes six times as long.
-_POLES: Final = {torch.float32: 3.0, torch.float64: 5.0}
-_COEFFICIENTS: Final = {
+POLES: Final = {torch.float32: 3.0, torch.float64: 5.0}
+COEFFICIENTS: Final = {
     torch.float32: (
         0.4860557934,
         -0.09652674812,
@@ -66,9 +66,9 @@ _COEFFICIENTS: Final = {
 
 def tail_ratio(y: Tensor) -> Tensor:
     """R(y) = e^(y^2/2) Phi(-y) = erfcx(y / sqrt 2) / 2 for finite y >= 0."""
-    pole = _POLES[y.dtype]
+    pole = POLES[y.dtype]
     m = (y - pole) / (y + pole)
-    highest, *rest = reversed(_COEFFICIENTS[y.dtype])
+    highest, *rest = reversed(COEFFICIENTS[y.dtype])
     ratio = m * highest
     for coefficient in rest[:-1]:
         ratio = (ratio + coefficient) * m
@@ -82,6 +82,6 @@ def middle(x: Tensor) -> Tensor:
     """
     t = -0.5 * x * x
     total = torch.zeros_like(x)
-    for k in reversed(range(_TERMS[x.dtype])):
+    for k in reversed(range(TERMS[x.dtype])):
         total = total * t + 1 / (math.factorial(k) * (2 * k + 1))
     return 0.5 + x * (total * (1 / math.sqrt(2 * math.pi)))

@@ -7,15 +7,20 @@ code a Function, whose derivatives are plain code again: ``torch.func`` applied 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch._functorch import eager_transforms
 from torch._functorch.utils import unwrap_dead_wrappers
 from torch.autograd import Function, forward_ad
+from torch.utils._pytree import tree_map
 
-__all__ = ["TypedFunction", "is_transformed", "plain"]
+from ._batches import is_batched, over_batches
+
+__all__ = ["TypedFunction", "is_transformed", "jvp", "plain", "solid"]
 
 _Code: TypeAlias = Callable[..., tuple[Tensor, ...]]
 
@@ -26,8 +31,43 @@ def is_transformed() -> bool:
     return active
 
 
+def _for_batches(rule: Callable[..., Any]) -> Callable[..., Any]:
+    """A rule of a Function, ``backward`` or ``jvp``, that meets batches."""
+
+    @functools.wraps(rule)
+    def ruled(ctx: Any, *operands: Any) -> Any:
+        return over_batches(functools.partial(rule, ctx), operands) if is_batched() else rule(ctx, *operands)
+
+    return ruled
+
+
+def solid(result: Tensor) -> Tensor:
+    """A result of a Function of which each element has its own memory: forward AD lays the tangent out likewise.
+
+    Zeros that are no more than a flag, which transforms give as tangents, make such zeros of a product.
+    """
+    return result.clone() if result._is_zerotensor() else result.contiguous()
+
+
+def jvp(fn: Callable[..., Any], primals: tuple[Tensor, ...], tangents: tuple[Tensor, ...]) -> tuple[Any, Any]:
+    """``torch.func.jvp``, also where forward AD is under way outside ``torch.func``, which that refuses.
+
+    There the pullback, which is linear, is transposed: c J is linear in c, and its transpose applied to t is J t.
+    """
+    if forward_ad._current_level < 0 or eager_transforms.JVP_NESTING:
+        return torch.func.jvp(fn, primals, tangents)[:2]
+    values, pull = torch.func.vjp(fn, *primals)[:2]
+    transposed = torch.func.vjp(pull, tree_map(torch.zeros_like, values))[1]
+    return values, transposed(tangents)[0]
+
+
 class TypedFunction(Function):
-    """An autograd Function that takes all its operands by place."""
+    """An autograd Function that takes all its operands by place, and whose rules hold for batches too."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name in ("backward", "jvp"):
+            setattr(cls, name, staticmethod(_for_batches(getattr(cls, name))))
 
     @classmethod
     def apply(cls, *operands: Any) -> Any:
@@ -56,7 +96,7 @@ class _Plain(TypedFunction):
 
     @staticmethod
     def forward(code: _Code, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return code(*tensors)
+        return tuple(solid(result) for result in code(*tensors))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -91,7 +131,7 @@ class _Plain(TypedFunction):
         def pushed(*arguments: Tensor) -> tuple[Tensor, ...]:
             tensors, given = arguments[: len(kept)], arguments[len(kept) :]
             of_some = _some(code, tensors, moving)
-            return tuple(torch.func.jvp(of_some, tuple(tensors[place] for place in moving), given)[1])
+            return tuple(jvp(of_some, tuple(tensors[place] for place in moving), given)[1])
 
         return tuple(_Plain.apply(pushed, *kept, *(tangents[place] for place in moving)))
 

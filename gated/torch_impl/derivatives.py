@@ -12,6 +12,9 @@ from gated import contract
 
 from . import activations, projections, units
 from ._arrays import WeakNumber, checks, compute_dtype, see
+from ._checks import check_device
+from ._distributed import dtensor_rules, is_distributed
+from ._plain import jvp as forward_jvp
 
 __all__ = ["jvp", "vjp"]
 
@@ -52,7 +55,8 @@ class _Bound:
         """A Python number as a 0-d tensor beside the first primal, unrounded where its device has float64."""
         first = next(iter(self.tensors.values()))
         dtype = compute_dtype(first.dtype) if first.device.type == "mps" else torch.float64
-        return torch.tensor(float(value), dtype=dtype, device=first.device)
+        result = torch.tensor(float(value), dtype=dtype, device=first.device)
+        return dtensor_rules().replicated_beside(first, result) if is_distributed(first) else result
 
     def __call__(self, *tensors: Tensor) -> Tensor:
         moved: dict[str, Any] = dict(zip(self.tensors, tensors, strict=True))
@@ -89,6 +93,7 @@ def vjp(
 
     def pullback(cotangent: Tensor) -> tuple[Tensor | None, ...]:
         checks.cotangent(cotangent, seen)
+        check_device("vjp", "the cotangent", cotangent, "the value", value)
         results = dict(zip(bound.tensors, pull(cotangent), strict=True))
         if contract.is_number(bound.primals.get("beta")):
             results["beta"] = results["beta"].to(value.dtype)
@@ -126,4 +131,4 @@ def jvp(
         direction if isinstance(direction := by_name[name], Tensor) else bound.number(direction)
         for name in bound.tensors
     )
-    return torch.func.jvp(bound, tuple(bound.tensors.values()), directions)[:2]
+    return forward_jvp(bound, tuple(bound.tensors.values()), directions)

@@ -6,12 +6,15 @@ names of Llama's MLP: its checkpoints load by name, and tools that exchange, hoo
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from gated import contract
 
-from ._learned import BetaModule, recomputed
+from ._learned import BetaModule, check_input, recomputed, requires_grad
 from .activations import swish
 from .units import gated_unit, glu, swiglu
 
@@ -161,14 +164,52 @@ class GatedLinear(BetaModule):
         self.gate_proj = nn.Linear(in_features, out_features, bias, device, dtype)
         self.up_proj = nn.Linear(in_features, out_features, bias, device, dtype)
 
+    def reset_parameters(self, std: float = 0.02) -> None:
+        r"""The usual initialisation of Llama models: weights :math:`\sim N(0, \mathrm{std}^2)`, biases 0.
+
+        A learned beta goes back to the value it started from.
+
+        The constructor leaves each projection as ``torch.nn.Linear`` initialises it, with the weights that Hugging
+        Face's ``LlamaMLP`` gets from the same seed; there too the model, not the module, asks for this initialisation.
+        A loop that resets every module of a model resets the projections last, and so to ``torch.nn.Linear``'s. A child
+        that is no ``torch.nn.Linear`` any more is left alone.
+
+        Args:
+            std: the standard deviation, a Python number; 0.02 is the ``initializer_range`` of ``LlamaConfig``.
+
+        Raises:
+            TypeError: ``std`` is no Python number.
+            ValueError: ``std`` is negative or not finite.
+
+        Source: ``PreTrainedModel._init_weights`` and ``LlamaConfig`` of Hugging Face transformers.
+        """
+        name = type(self).__name__
+        if not 0 <= contract.check_number(name, "std", std) < math.inf:
+            raise ValueError(f"{name}: std must be at least 0 and finite, got {std!r}")
+        self._reset_beta()
+        for child in self.children():
+            if isinstance(child, nn.Linear):
+                nn.init.normal_(child.weight, std=std)
+                if child.bias is not None:
+                    nn.init.zeros_(child.bias)
+
     def unit(self, gate: Tensor, value: Tensor) -> Tensor:
         """A(gate) * value"""
         return gated_unit(gate, value, activation=self.activation, beta=self.beta_beside(gate))
 
     def forward(self, x: Tensor) -> Tensor:
         """A(x W + b) * (x V + c), of shape (..., d_out)."""
-        contract.check_features("GatedLinear", x.shape, self.in_features)
+        check_input("GatedLinear", x, self.in_features)
         return self.unit(self.gate_proj(x), self.up_proj(x))
+
+    def tensor_parallel_plan(self, **options: Any) -> dict[str, Any]:
+        """The plan of this module for ``torch.distributed.tensor.parallel.parallelize_module``.
+
+        That of :func:`gated.torch_impl.tensor_parallel.tensor_parallel_plan`, which says what the options are.
+        """
+        from .tensor_parallel import tensor_parallel_plan
+
+        return dict(tensor_parallel_plan(down_proj=hasattr(self, "down_proj"), **options))
 
     def extra_repr(self) -> str:
         """The settings, for ``repr``."""
@@ -234,10 +275,13 @@ class GatedFFN(GatedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """The block's output, of shape (..., d_out)."""
-        contract.check_features("GatedFFN", x.shape, self.in_features)
+        check_input("GatedFFN", x, self.in_features)
         if self.recompute == "all":
-            return recomputed(self._block, x)
-        return recomputed(self._down, self.gate_proj(x), self.up_proj(x))
+            return recomputed(self, self._block, x)
+        gate, value = self.gate_proj(x), self.up_proj(x)
+        if not requires_grad(gate, value, self.beta):
+            return self._down(gate, value)  # one product kept for down_proj, not gate and value
+        return recomputed(self, self._down, gate, value)
 
     def _block(self, x: Tensor) -> Tensor:
         return self._down(self.gate_proj(x), self.up_proj(x))

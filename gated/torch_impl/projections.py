@@ -8,6 +8,7 @@ from torch.nn.functional import linear
 from ._arrays import Beta, checks, factor
 from ._autograd import apply
 from ._forms import Form
+from ._learned import recomputed, requires_grad
 
 __all__ = ["gated_ffn", "gated_linear", "glu_linear", "swiglu_linear"]
 
@@ -17,9 +18,12 @@ def _project(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return linear(x, weight.T, bias)
 
 
-def _gated(x: Tensor, W: Tensor, V: Tensor, b: Tensor | None, c: Tensor | None, activation: str, beta: Beta) -> Tensor:
-    gate, value = _project(x, W, b), _project(x, V, c)
+def _unit(gate: Tensor, value: Tensor, activation: str, beta: Beta) -> Tensor:
     return apply(Form(activation), gate, value, factor(beta, gate.dtype))
+
+
+def _gated(x: Tensor, W: Tensor, V: Tensor, b: Tensor | None, c: Tensor | None, activation: str, beta: Beta) -> Tensor:
+    return _unit(_project(x, W, b), _project(x, V, c), activation, beta)
 
 
 def glu_linear(x: Tensor, W: Tensor, V: Tensor, b: Tensor | None = None, c: Tensor | None = None) -> Tensor:
@@ -134,6 +138,9 @@ def gated_ffn(
         beta: for ``"swish"``, a Python number, or an array that broadcasts to shape (..., d_hidden) without enlarging
             it; differentiable. The other activations do not depend on it.
 
+    Of hidden size, the gate and the value alone are kept for the backward pass, which computes their product again; the
+    transforms of ``torch.func``, and so :func:`gated.torch_impl.vjp`, keep the product too.
+
     Returns:
         An array of shape (..., d_out) and the dtype of ``x``. Each product is rounded to that dtype.
 
@@ -144,4 +151,9 @@ def gated_ffn(
     Source: N. Shazeer, "GLU Variants Improve Transformer", arXiv:2002.05202, equation 6.
     """
     checks.projected("gated_ffn", x=x, W=W, V=V, W2=W2, b=b, c=c, b2=b2, activation=activation, beta=beta)
-    return _project(_gated(x, W, V, b, c, activation, beta), W2, b2)
+    gate, value = _project(x, W, b), _project(x, V, c)
+
+    def down(gate: Tensor, value: Tensor) -> Tensor:
+        return _project(_unit(gate, value, activation, beta), W2, b2)
+
+    return recomputed(None, down, gate, value) if requires_grad(gate, value, beta) else down(gate, value)
