@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from . import _forms as exact
-from ._arithmetic import arithmetic
+from ._arithmetic import Arithmetic, arithmetic
 from ._arrays import Factor
 from ._blocks import SMALL, blocks
 from ._forms import IN_BETA, IN_VALUE, IN_X, Form
 from ._memory import new_like
+from ._ordinary import NoRoom, Room
 
 __all__ = ["evaluate", "is_plain", "pullback"]
 
@@ -38,16 +39,37 @@ def is_plain(*operands: object) -> bool:
     )
 
 
+def _split(form: Form, x: Tensor, value: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """``form.split``, in less time."""
+    if form.axis is None or form.layout == "interleaved":
+        return form.split(x, value)
+    first, last = x.chunk(2, form.axis)
+    return (first, last) if form.layout == "gate_first" else (last, first)
+
+
+_NO_ROOM: Final = {dtype: NoRoom(dtype) for dtype in (torch.float32, torch.float64)}
+
+
+def _dtype(plain: Arithmetic | None) -> torch.dtype:
+    """What the plain arithmetic, if there is one, computes in."""
+    return torch.float64 if plain is None else plain.dtype
+
+
 def evaluate(form: Form, x: Tensor, value: Tensor | None, beta: Factor) -> Tensor:
     """P"""
-    gate, value = form.split(x, value)
-    result = new_like(gate)
-    if not gate.numel():
-        return result
+    gate, factor = _split(form, x, value)
+    plain = arithmetic(form, x.dtype, beta)
     full_beta = beta.expand(gate.shape) if isinstance(beta, Tensor) else beta
-    plain = arithmetic(form, x.dtype, beta, once=gate.numel() <= SMALL)
-    for g, v, b, out in blocks((gate, value, full_beta, result)):
-        if plain is None or not plain.value(g, v, b, out):
+    size = gate.numel()
+    if size <= SMALL:
+        product = None
+        if size and plain is not None:
+            product = plain.value(gate, factor, full_beta, None, _NO_ROOM[plain.dtype])
+        return exact.evaluate(form, x, value, beta) if product is None else product
+    result = new_like(gate)
+    room = Room(_dtype(plain))
+    for g, v, b, out in blocks((gate, factor, full_beta, result)):
+        if plain is None or plain.value(g, v, b, out, room) is None:
             out.copy_(exact.evaluate(form._replace(axis=None), g, v, b))
     return result
 
@@ -57,13 +79,13 @@ def pullback(
 ) -> tuple[Tensor, ...]:
     """The cotangent times the derivatives of P that are ``wanted``, in the order x, value, beta; each in the dtype and
     the shape of its argument."""
-    gate, factor = form.split(x, value)
+    gate, factor = _split(form, x, value)
     results: dict[str, Tensor] = {}
     outs: list[Tensor | None] = [None, None, None]
     sums = None
     if IN_X in wanted:
         results[IN_X] = new_like(x)
-        outs[:2] = form.split(results[IN_X], None)
+        outs[:2] = _split(form, results[IN_X], None)
     if IN_VALUE in wanted:
         assert value is not None
         results[IN_VALUE] = outs[1] = new_like(value)
@@ -77,11 +99,13 @@ def pullback(
             sums = torch.zeros(shape, dtype=torch.float64, device="cpu")
     if gate.numel():
         full_beta = beta.expand(gate.shape) if isinstance(beta, Tensor) else beta
-        plain = arithmetic(form, x.dtype, beta, once=gate.numel() <= SMALL)
+        plain = arithmetic(form, x.dtype, beta)
+        dtype = _dtype(plain)
+        room = _NO_ROOM[dtype] if gate.numel() <= SMALL else Room(dtype)
         for g, c, v, b, total, *parts in blocks((gate, cotangent, factor, full_beta, sums, *outs)):
             if total is not None:
                 parts[2] = torch.empty(g.shape, dtype=torch.float64, device="cpu")
-            if plain is None or not plain.gradient(c, g, v, b, parts):
+            if plain is None or not plain.gradient(c, g, v, b, parts, room):
                 _exact_gradient(form, c, g, v, b, parts)
             if total is not None:
                 total.add_(parts[2].sum_to_size(total.shape))
