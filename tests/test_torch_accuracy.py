@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -136,9 +138,9 @@ def test_a_derivative_that_underflows_keeps_its_sign(name: str, dtype: torch.dty
 def test_the_derivative_of_swish_is_within_8_ulp_where_its_complement_is_rounded(top: float, lowest: float) -> None:
     # All in one block: how the complement of the sigmoid is had depends on the extremes. A number just below 2 has the
     # smallest unit in the last place for its size.
-    x = np.concatenate([np.linspace(top - 2, top, 16000), np.linspace(lowest, top, 4000)]).astype(np.float32)
-    c = np.concatenate([np.linspace(1, 2, 10000), np.linspace(1.9, 2, 10000)]).astype(np.float32)
-    c = np.concatenate([c[::2], c[1::2]])
+    random = np.random.default_rng(5)
+    x = np.concatenate([random.uniform(top - 0.5, top, 200_000), np.linspace(lowest, top, 4000)]).astype(np.float32)
+    c = random.uniform(1.9, 2, len(x)).astype(np.float32)
     result = ours.vjp(ours.silu, torch.from_numpy(x))[1](torch.from_numpy(c))[0].numpy().astype(np.float64)
     wide, cotangent = x.astype(np.float64), c.astype(np.float64)
     exact = reference.vjp(reference.silu, wide)[1](cotangent)[0]
@@ -150,8 +152,10 @@ def test_the_derivative_of_swish_is_within_8_ulp_where_its_complement_is_rounded
 @pytest.mark.parametrize("lowest", [-7.9, -8.1, -30.0])
 def test_a_derivative_of_swish_in_the_subnormal_range_is_within_8_ulp(lowest: float) -> None:
     # c s is subnormal here, and 1 + x (1 - s), which multiplies it, far from 1.
-    x = np.linspace(lowest, lowest + 1, 20000).astype(np.float32)
-    c = (np.linspace(1, 2, 20000) * 2.0 ** -(112 + np.arange(20000) % 30)).astype(np.float32)
+    random = np.random.default_rng(5)
+    x = random.uniform(lowest, lowest + 1, 20000).astype(np.float32)
+    c = random.uniform(1, 2, 20000) * 2.0 ** (-128 - lowest / math.log(2) - random.integers(0, 12, 20000))
+    c = c.astype(np.float32)
     result = ours.vjp(ours.silu, torch.from_numpy(x))[1](torch.from_numpy(c))[0].numpy().astype(np.float64)
     exact = reference.vjp(reference.silu, x.astype(np.float64))[1](c.astype(np.float64))[0]
     spacing = np.spacing(np.maximum(np.abs(exact), 2.0**-126).astype(np.float32))
