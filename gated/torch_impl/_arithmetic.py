@@ -96,26 +96,28 @@ class Arithmetic:
     def _value(
         self, gate: Tensor, value: Tensor | None, beta: Factor, result: Tensor | None, room: Room
     ) -> Tensor | None:
-        activation = self.activation
-        room.clear(gate.shape)
-        out = _target(result, room)
-        x = _read(gate, room)
-        b = None if value is None else _read(value, room)
+        activation, out = self.activation, None
+        if result is not None:
+            room.clear(gate.shape)
+            out = _target(result, room)
+        x = room.read(gate)
+        b = None if value is None else room.read(value)
         if self.limit is not None and b is not None:
             x, b = self._clamped(x, b, room)
-        product = _product(out, activation.base(x, room), b)
+        base = activation.base(x, room)
+        product = _product(out, base, b) if base is None or b is None else torch.mul(base, b, out=out)
         if activation.exponential:
             if not x.amin().item() >= -self.far:
                 return None
             # q comes last: it is at most 1, so that what it makes subnormal is rounded there alone.
-            q = activation.factor(x, _read(beta, room) if isinstance(beta, Tensor) else beta, room)
+            q = activation.factor(x, room.read(beta) if isinstance(beta, Tensor) else beta, room)
             assert q is not None
             product = _product(out, q) if product is None else product.mul_(q)
         assert product is not None
         if not math.isfinite(product.sum().item()):
             return None
         if result is None:
-            return product.to(gate.dtype)
+            return product if gate.dtype == self.dtype else product.to(gate.dtype)
         return result if product is result else result.copy_(product)
 
     def _gradient(
@@ -130,8 +132,8 @@ class Arithmetic:
         activation, limited = self.activation, self.limit is not None
         room.clear(gate.shape)
         to_gate, to_value, to_beta = results
-        c, x = _read(cotangent, room), _read(gate, room)
-        b = None if value is None else _read(value, room)
+        c, x = room.read(cotangent), room.read(gate)
+        b = None if value is None else room.read(value)
         raw_gate, raw_value = x, b
         if limited and b is not None:
             x, b = self._clamped(x, b, room)
@@ -140,12 +142,12 @@ class Arithmetic:
         along_value = None if to_value is None else _product(_target(to_value, room), c, activation.base(x, room))
         lowest = highest = 0.0
         if activation.exponential or activation.hides_nan:
-            highest, lowest = x.amax().item(), x.amin().item()
+            lowest, highest = room.extremes(x)
             # At -inf a slope is +0, and not the -0 of a negative one that underflows: neither is infinity in range.
             if not (lowest > -self.far and highest < self.far):
                 return False
         if isinstance(beta, Tensor):
-            beta = _read(beta, room)
+            beta = room.read(beta)
             if not math.isfinite(beta.sum().item()):
                 return False
         if -self.fused <= lowest and highest <= self.near:
@@ -171,10 +173,6 @@ class Arithmetic:
             assert along_beta is not None
             activation.times_beta_slope(along_beta, x, beta, room)
         return _deliver((along_gate, along_value, along_beta), results)
-
-
-def _read(x: Tensor, room: Room) -> Tensor:
-    return x if room.serves(x) else room.copy(x)
 
 
 def _target(result: Tensor | None, room: Room) -> Tensor | None:
@@ -222,7 +220,8 @@ _cached: Final = functools.cache(_new)
 def arithmetic(form: Form, dtype: torch.dtype, beta: Factor) -> Arithmetic | None:
     """The plain arithmetic for tensors of ``dtype``; None for float64 where an exponential's argument is rounded, and
     for an infinite beta."""
-    if isinstance(beta, float) and math.isinf(beta):
+    one = is_one(beta)
+    if not one and isinstance(beta, float) and math.isinf(beta):
         return None
     # There are as many forms as activations and axes; the numbers of a clamp are any, and may be zeros of two signs.
-    return (_cached if form.limit is None else _new)(form, dtype, is_one(beta))
+    return (_cached if form.limit is None else _new)(form, dtype, one)

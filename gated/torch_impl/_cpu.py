@@ -11,6 +11,7 @@ from typing import Final
 
 import torch
 from torch import Tensor, nn
+from torch._C import _are_functorch_transforms_active, _get_tracing_state, _len_torch_dispatch_stack
 
 from . import _forms as exact
 from ._arithmetic import Arithmetic, arithmetic
@@ -23,18 +24,21 @@ from ._ordinary import NoRoom, Room
 __all__ = ["evaluate", "is_plain", "pullback"]
 
 _NAMES: Final = (IN_X, IN_VALUE, IN_BETA)
-_TENSORS: Final = (Tensor, nn.Parameter)
 
 
 def is_plain(*operands: object) -> bool:
     """Whether the operands are ordinary CPU tensors (or no tensors), which may be computed with outside autograd."""
     for operand in operands:
-        if isinstance(operand, Tensor) and not (type(operand) in _TENSORS and operand.is_cpu):
+        kind = type(operand)
+        if kind is Tensor or kind is nn.Parameter:
+            if not operand.is_cpu:  # type: ignore[attr-defined]
+                return False
+        elif kind is not float and isinstance(operand, Tensor):
             return False
     return not (
-        torch._C._len_torch_dispatch_stack()
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._get_tracing_state()
+        _len_torch_dispatch_stack()
+        or _are_functorch_transforms_active()
+        or _get_tracing_state()
         or torch.compiler.is_compiling()
     )
 
@@ -80,20 +84,21 @@ def pullback(
     """The cotangent times the derivatives of P that are ``wanted``, in the order x, value, beta; each in the dtype and
     the shape of its argument."""
     gate, factor = _split(form, x, value)
-    results: dict[str, Tensor] = {}
+    results: list[Tensor] = []
     outs: list[Tensor | None] = [None, None, None]
     sums = None
     if IN_X in wanted:
-        results[IN_X] = new_like(x)
-        outs[:2] = _split(form, results[IN_X], None)
+        results.append(new_like(x))
+        outs[:2] = _split(form, results[0], None)
     if IN_VALUE in wanted:
         assert value is not None
-        results[IN_VALUE] = outs[1] = new_like(value)
+        outs[1] = new_like(value)
+        results.append(outs[1])
     if IN_BETA in wanted:
         assert isinstance(beta, Tensor)
-        results[IN_BETA] = torch.zeros_like(beta)
+        results.append(torch.zeros_like(beta))
         if form.activation == "swish" and beta.shape == gate.shape:
-            outs[2] = results[IN_BETA]
+            outs[2] = results[-1]
         elif form.activation == "swish":
             shape = (1,) * (gate.dim() - beta.dim()) + beta.shape
             sums = torch.zeros(shape, dtype=torch.float64, device="cpu")
@@ -110,8 +115,8 @@ def pullback(
             if total is not None:
                 total.add_(parts[2].sum_to_size(total.shape))
     if sums is not None:
-        results[IN_BETA].copy_(sums.view(results[IN_BETA].shape))
-    return tuple(results[name] for name in wanted)
+        results[-1].copy_(sums.view(results[-1].shape))
+    return tuple(results)
 
 
 def _exact_gradient(

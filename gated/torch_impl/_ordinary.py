@@ -56,6 +56,14 @@ class Room:
         """Whether ``x`` can be computed with, or in, where it lies: access to scattered numbers is slow."""
         return x.dtype == self.dtype and (x.dim() == 0 or x.stride(-1) == 1 or x.shape[-1] == 1)
 
+    def read(self, x: Tensor) -> Tensor:
+        """``x`` as it can be computed with: itself, or a copy."""
+        return x if self.serves(x) else self.copy(x)
+
+    def extremes(self, x: Tensor) -> tuple[float, float]:
+        """The least and the greatest of the numbers; nan if one is."""
+        return x.amin().item(), x.amax().item()
+
     def copy(self, x: Tensor) -> Tensor:
         """``x`` in the dtype of the room, to be overwritten."""
         tensor = self.new()
@@ -82,13 +90,20 @@ class NoRoom(Room):
     def serves(self, x: Tensor) -> bool:
         return x.dtype == self.dtype
 
+    def read(self, x: Tensor) -> Tensor:
+        return x if x.dtype == self.dtype else x.to(self.dtype)
+
+    def extremes(self, x: Tensor) -> tuple[float, float]:
+        lowest, highest = torch.aminmax(x)  # one call, though a slower one for each number
+        return lowest.item(), highest.item()
+
     def copy(self, x: Tensor) -> Tensor:
         return x.to(self.dtype, copy=True)
 
 
 def is_one(beta: Factor) -> bool:
     """Whether beta is the number 1."""
-    return not isinstance(beta, Tensor) and beta == 1
+    return type(beta) is float and beta == 1.0
 
 
 _DEEP: Final = -700.0
@@ -102,9 +117,9 @@ _ONE: Final = 40.0
 
 def _argument(x: Tensor, beta: Factor, room: Room) -> Tensor:
     """z = beta x"""
-    assert beta is not None
     if x.dtype != torch.float64:
         return x  # float32 is taken for beta = 1 alone, and not far from 0
+    assert beta is not None
     return torch.mul(x, beta, out=room.new()).clamp_min_(_DEEP)
 
 
@@ -200,7 +215,8 @@ class _Swish(Ordinary):
     fused = True
 
     def factor(self, x: Tensor, beta: Factor, room: Room) -> Tensor:
-        return torch.sigmoid(_argument(x, beta, room), out=room.new())
+        z = _argument(x, beta, room)
+        return torch.sigmoid(z, out=room.new())
 
     def times_slope(self, c: Tensor, x: Tensor, q: Tensor | None, beta: Factor, near: bool, room: Room) -> None:
         """s + z s (1 - s)"""
