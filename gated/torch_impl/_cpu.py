@@ -92,8 +92,8 @@ def pullback(
         outs[:2] = _split(form, results[0], None)
     if IN_VALUE in wanted:
         assert value is not None
-        outs[1] = new_like(value)
-        results.append(outs[1])
+        results.append(new_like(value))
+        outs[1] = results[-1]
     if IN_BETA in wanted:
         assert isinstance(beta, Tensor)
         results.append(torch.zeros_like(beta))

@@ -175,7 +175,7 @@ class _Relu(Ordinary):
     def base(self, x: Tensor, room: Room) -> Tensor:
         # Unlike a maximum, whose sign IEEE 754 leaves open, this keeps -0.
         info = torch.finfo(x.dtype)
-        result: Tensor = torch.threshold(x, -info.smallest_normal * info.eps, 0, out=room.new())  # type: ignore[call-arg]
+        result: Tensor = torch.threshold(x, -info.smallest_normal * info.eps, 0, out=room.new())
         return result
 
     def times_slope(self, c: Tensor, x: Tensor, q: Tensor | None, beta: Factor, near: bool, room: Room) -> None:
