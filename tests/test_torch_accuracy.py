@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -24,7 +26,9 @@ LIMITS = {"float32": (5.0, 8.0), "float64": (5.0, 8.0), "bfloat16": (0.51, 0.51)
 SCALED = "scaled"
 BY_ELEMENT = "plain, by element"
 BY_EIGHT = "plain, by eight"
-"""The arithmetic of compilers and other devices; the plain one, chosen for each element, and for eight at once.
+AT_ONCE = "plain, at once"
+"""The arithmetic of compilers and other devices; the plain one, chosen for each element, for eight, and as it is for
+small arrays, whose operations make tensors of their own.
 
 Only numbers that the plain arithmetic admits get it. With blocks of one element all of these do, and the extreme ones
 go from the first arithmetic to the next one by one; with blocks of eight there are extremes within a block.
@@ -35,8 +39,9 @@ go from the first arithmetic to the next one by one; with blocks of eight there 
 def arithmetic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == SCALED:
         monkeypatch.setattr(_cpu, "is_plain", lambda *operands: False)
-    else:
+    elif request.param != AT_ONCE:
         size = 1 if request.param == BY_ELEMENT else 8
+        monkeypatch.setattr(_cpu, "SMALL", 0)
         monkeypatch.setattr(_blocks, "SMALL", size)
         monkeypatch.setattr(_blocks, "EACH", size)
         monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
@@ -48,6 +53,7 @@ def arithmetic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
         *((SCALED, dtype) for dtype in LIMITS),
         *((BY_ELEMENT, dtype) for dtype in ("float32", "float64")),
         *((BY_EIGHT, dtype) for dtype in ("float32", "bfloat16", "float16")),
+        *((AT_ONCE, dtype) for dtype in LIMITS),
     ],
     indirect=["arithmetic"],
 )
@@ -64,7 +70,7 @@ def test_every_arithmetic_is_within_the_bounds_without_allowance(function: str, 
             assert np.max(errors) <= LIMITS[dtype][place > 0], (case.label, quantity.name)
 
 
-EVERY = pytest.mark.parametrize("arithmetic", [SCALED, BY_ELEMENT, BY_EIGHT], indirect=True)
+EVERY = pytest.mark.parametrize("arithmetic", [SCALED, BY_ELEMENT, BY_EIGHT, AT_ONCE], indirect=True)
 
 
 @EVERY
@@ -127,14 +133,30 @@ def test_a_derivative_that_underflows_keeps_its_sign(name: str, dtype: torch.dty
     assert gradient.signbit().all()
 
 
-@pytest.mark.parametrize("top", [6.0, 17.4, 79.0])
-def test_the_derivative_of_swish_is_within_8_ulp_where_its_complement_is_rounded(top: float) -> None:
-    # All in one block: how the complement of the sigmoid is had depends on the largest argument.
-    x = np.concatenate([np.linspace(top - 2, top, 16000), np.linspace(-top, top, 4000)]).astype(np.float32)
-    c = np.linspace(1, 2, len(x)).astype(np.float32)
+@pytest.mark.parametrize("top", [5.0, 6.0, 8.0, 17.4, 79.0])
+@pytest.mark.parametrize("lowest", [-1.0, -8.0, -9.0])
+def test_the_derivative_of_swish_is_within_8_ulp_where_its_complement_is_rounded(top: float, lowest: float) -> None:
+    # All in one block: how the complement of the sigmoid is had depends on the extremes. A number just below 2 has the
+    # smallest unit in the last place for its size.
+    random = np.random.default_rng(5)
+    x = np.concatenate([random.uniform(top - 0.5, top, 200_000), np.linspace(lowest, top, 4000)]).astype(np.float32)
+    c = random.uniform(1.9, 2, len(x)).astype(np.float32)
     result = ours.vjp(ours.silu, torch.from_numpy(x))[1](torch.from_numpy(c))[0].numpy().astype(np.float64)
     wide, cotangent = x.astype(np.float64), c.astype(np.float64)
     exact = reference.vjp(reference.silu, wide)[1](cotangent)[0]
     s, r = 1 / (1 + np.exp(-wide)), 1 / (1 + np.exp(wide))
     scale = np.maximum(np.abs(exact), cotangent * np.maximum(s, np.abs(wide * s * r)))
     assert np.max(np.abs(result - exact) / np.spacing(scale.astype(np.float32))) <= 8
+
+
+@pytest.mark.parametrize("lowest", [-7.9, -8.1, -30.0])
+def test_a_derivative_of_swish_in_the_subnormal_range_is_within_8_ulp(lowest: float) -> None:
+    # c s is subnormal here, and 1 + x (1 - s), which multiplies it, far from 1.
+    random = np.random.default_rng(5)
+    x = random.uniform(lowest, lowest + 1, 20000).astype(np.float32)
+    c = random.uniform(1, 2, 20000) * 2.0 ** (-128 - lowest / math.log(2) - random.integers(0, 12, 20000))
+    c = c.astype(np.float32)
+    result = ours.vjp(ours.silu, torch.from_numpy(x))[1](torch.from_numpy(c))[0].numpy().astype(np.float64)
+    exact = reference.vjp(reference.silu, x.astype(np.float64))[1](c.astype(np.float64))[0]
+    spacing = np.spacing(np.maximum(np.abs(exact), 2.0**-126).astype(np.float32))
+    assert np.max(np.abs(result - exact) / spacing) <= 8

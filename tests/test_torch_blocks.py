@@ -170,3 +170,17 @@ def test_large_results_are_the_same_without_huge_pages(monkeypatch: pytest.Monke
     assert address % 4096 == size % 4096 == 0 and size > value.nbytes - 2 * 4096
     monkeypatch.setattr(_memory, "ADVISE", None)
     torch.testing.assert_close(G.swiglu(x), value, **LAST_PLACES)
+
+
+def test_the_pages_of_a_large_result_are_touched_by_every_thread(threads: None) -> None:
+    x = torch.empty(1500, 3001, 4).permute(2, 0, 1)  # dense, in another order
+    assert x.nbytes >= _memory.LARGE
+    result = _memory.new_like(x)
+    assert result.shape == x.shape and result.stride() == x.stride()
+    if torch.get_num_threads() > 1:
+        flat = torch.full_like(x, 7.0).as_strided((x.numel(),), (1,))
+        _memory._touch(flat)
+        touched = (flat == 0).nonzero().view(-1)
+        assert len(touched) == torch.get_num_threads() * 2**15  # torch shares so many among all threads
+        page = 2**21 // 4
+        assert touched[0] == 0 and touched.diff().max() <= page and x.numel() - touched[-1] <= page

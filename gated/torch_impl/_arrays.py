@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final, NamedTuple, TypeAlias
 
 import torch
@@ -11,7 +12,7 @@ from gated import contract
 
 from ._checks import TensorChecks, fixed, is_strided
 
-__all__ = ["Beta", "Factor", "WeakNumber", "checks", "compute_dtype", "factor", "number", "see"]
+__all__ = ["Beta", "Factor", "WeakNumber", "checks", "compute_dtype", "factor", "is_ordinary_pair", "number", "see"]
 
 
 class WeakNumber(NamedTuple):
@@ -36,6 +37,12 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+_LARGEST: Final = {
+    dtype: torch.finfo(compute_dtype(dtype)).max
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+}
+"""The allowed dtypes, with the largest number of what they are computed in."""
+
 _NAMES: Final = {
     dtype: str(dtype).removeprefix("torch.") for dtype in vars(torch).values() if type(dtype) is torch.dtype
 }
@@ -43,24 +50,45 @@ _NAMES: Final = {
 
 def see(value: object) -> contract.Seen | None:
     """The dtype's name and the shape of a strided tensor; None for anything else."""
+    if isinstance(value, Tensor):
+        if not is_strided(value):
+            return None
+        return contract.Seen(_NAMES[value.dtype], tuple(value.shape))
     if isinstance(value, WeakNumber):
         return contract.Seen(_NAMES[value.tensor.dtype], (), weak=True)
-    if isinstance(value, Tensor) and is_strided(value):
-        return contract.Seen(_NAMES[value.dtype], tuple(value.shape))
     return None
 
 
 checks = TensorChecks(see)
 
 
+def is_ordinary_pair(gate: object, value: object, beta: object) -> bool:
+    """Whether ``checks.pair`` would accept these, at a glance. Where it says False, the checks have to look."""
+    return (
+        type(gate) is Tensor
+        and type(value) is Tensor
+        and type(beta) is float
+        and beta == 1.0
+        and gate.dtype in _LARGEST
+        and value.dtype == gate.dtype
+        and value.shape == gate.shape
+        and value.device == gate.device
+        and is_strided(gate)
+        and is_strided(value)
+        and not torch.compiler.is_compiling()
+    )
+
+
 def number(value: float, dtype: torch.dtype) -> float:
     """A Python number as the formulas take it beside arrays of ``dtype``: infinite above the compute dtype's range."""
     value = float(fixed(value))
-    return value if abs(value) <= torch.finfo(compute_dtype(dtype)).max else value * float("inf")
+    return value if abs(value) <= _LARGEST[dtype] else value * math.inf
 
 
 def factor(beta: Beta | WeakNumber, dtype: torch.dtype) -> float | Tensor:
     """``beta``, checked before, as the formulas take it beside arrays of ``dtype``."""
+    if type(beta) is float:
+        return number(beta, dtype)
     if isinstance(beta, WeakNumber):
         return beta.tensor
     return beta if isinstance(beta, Tensor) else number(beta, dtype)

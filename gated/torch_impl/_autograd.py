@@ -80,18 +80,29 @@ def _kept(ctx: Any) -> list[Any]:
     return [other if tensor is None else tensor for tensor, other in zip(ctx.saved_tensors, ctx.others, strict=True)]
 
 
+_ORDER: Final = (IN_X, IN_VALUE, IN_BETA)
+
+
 def _wanted(needs: Sequence[bool], *operands: Any) -> str:
     """Which of x, value and beta are differentiated."""
-    names = (IN_X, IN_VALUE, IN_BETA)
-    return "".join(
-        name for name, need, one in zip(names, needs, operands, strict=True) if need and isinstance(one, Tensor)
-    )
+    wanted = ""
+    for name, need, one in zip(_ORDER, needs, operands, strict=True):
+        if need and isinstance(one, Tensor):
+            wanted += name
+    return wanted
 
 
 def _spread(wanted: str, results: Sequence[Tensor | None]) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """The results for ``wanted`` in the places of x, value and beta."""
-    by_name = dict(zip(wanted, results, strict=True))
-    return by_name.get(IN_X), by_name.get(IN_VALUE), by_name.get(IN_BETA)
+    in_x = in_value = in_beta = None
+    for name, result in zip(wanted, results, strict=True):
+        if name == IN_X:
+            in_x = result
+        elif name == IN_VALUE:
+            in_value = result
+        else:
+            in_beta = result
+    return in_x, in_value, in_beta
 
 
 def _batch(info: Any, form: Form, operands: Sequence[Any], dims: Sequence[int | None]) -> tuple[Form, list[Any]]:

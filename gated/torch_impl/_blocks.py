@@ -14,12 +14,14 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["SMALL", "blocks"]
+__all__ = ["GRAIN", "SMALL", "blocks"]
 
-SMALL: Final = 2**15 - 1
-"""Elements that one thread does alone (``at::internal::GRAIN_SIZE``)."""
-EACH: Final = 2**16
-"""Elements of a block for each thread: a quarter of a MiB of float32."""
+GRAIN: Final = 2**15
+"""Elements from which on a second thread takes part (``at::internal::GRAIN_SIZE``)."""
+SMALL: Final = GRAIN - 1
+"""Elements that one thread does alone."""
+EACH: Final = 3 * 2**15
+"""Elements of a block for each thread: 3/8 MiB of float32."""
 
 
 class _Cut(NamedTuple):

@@ -14,6 +14,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from ._blocks import GRAIN
+
 __all__ = ["new_like"]
 
 LARGE: Final = 2**25
@@ -45,4 +47,17 @@ def new_like(x: Tensor) -> Tensor:
         page = mmap.PAGESIZE
         first = -(-start // page) * page
         ADVISE(first, (start + size - first) // page * page)  # no more than advice: a refusal does no harm
+        _touch(result)
     return result
+
+
+def _touch(x: Tensor) -> None:
+    """Writes to all large pages of a dense tensor, in all threads.
+
+    The kernel clears a page in the thread that writes there first. The threads that share a block of elements mostly
+    write to one page, and all but one would wait.
+    """
+    threads = torch.get_num_threads()
+    if threads > 1:
+        step = x.numel() // (threads * GRAIN)
+        x.as_strided((threads * GRAIN,), (step,)).zero_()

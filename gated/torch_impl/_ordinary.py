@@ -19,23 +19,20 @@ from torch import Tensor
 from ._arrays import Factor
 from ._curves import GELU_TANH_CUBIC, GELU_TANH_SCALE
 
-__all__ = ["ORDINARY", "Ordinary", "Room", "is_one"]
+__all__ = ["ORDINARY", "NoRoom", "Ordinary", "Room", "is_one"]
 
 _aten = torch.ops.aten
 
 
 class Room:
-    """Tensors of one dtype to compute in, used again for block after block.
+    """Tensors of one dtype to compute in, used again for block after block."""
 
-    Args:
-        once: there is one small block alone. Operations then make their own tensors, which takes less time.
-    """
-
-    def __init__(self, dtype: torch.dtype, *, once: bool) -> None:
-        self.dtype, self.once = dtype, once
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
         self._tensors: list[Tensor] = []
         self._shape = torch.Size()
         self._used = 0
+        self._wider: Room | None = None
 
     def clear(self, shape: torch.Size) -> None:
         """Takes all of them back. The next ones are of ``shape``."""
@@ -43,10 +40,6 @@ class Room:
 
     def new(self) -> Tensor | None:
         """What an operation takes as ``out``: an uninitialised tensor, or None for one of its own."""
-        return None if self.once else self.tensor()
-
-    def tensor(self) -> Tensor:
-        """An uninitialised tensor."""
         place = self._used
         self._used += 1
         if place == len(self._tensors):
@@ -59,14 +52,58 @@ class Room:
             tensor = self._tensors[place] = torch.empty(self._shape, dtype=self.dtype, device="cpu")
         return tensor.view(-1)[:size].view(self._shape)
 
+    def serves(self, x: Tensor) -> bool:
+        """Whether ``x`` can be computed with, or in, where it lies: access to scattered numbers is slow."""
+        return x.dtype == self.dtype and (x.dim() == 0 or x.stride(-1) == 1 or x.shape[-1] == 1)
+
+    def read(self, x: Tensor) -> Tensor:
+        """``x`` as it can be computed with: itself, or a copy."""
+        return x if self.serves(x) else self.copy(x)
+
+    def extremes(self, x: Tensor) -> tuple[float, float]:
+        """The least and the greatest of the numbers; nan if one is."""
+        return x.amin().item(), x.amax().item()
+
     def copy(self, x: Tensor) -> Tensor:
-        """``x`` in the dtype of the room."""
-        return self.tensor().copy_(x)
+        """``x`` in the dtype of the room, to be overwritten."""
+        tensor = self.new()
+        assert tensor is not None
+        return tensor.copy_(x)
+
+    @property
+    def wider(self) -> Room:
+        """A room of float64."""
+        if self._wider is None:
+            self._wider = type(self)(torch.float64)
+        return self._wider
+
+
+class NoRoom(Room):
+    """For one small block: operations make tensors of their own, which takes less time then. It keeps nothing."""
+
+    def clear(self, shape: torch.Size) -> None:
+        pass
+
+    def new(self) -> None:
+        return None
+
+    def serves(self, x: Tensor) -> bool:
+        return x.dtype == self.dtype
+
+    def read(self, x: Tensor) -> Tensor:
+        return x if x.dtype == self.dtype else x.to(self.dtype)
+
+    def extremes(self, x: Tensor) -> tuple[float, float]:
+        lowest, highest = torch.aminmax(x)  # one call, though a slower one for each number
+        return lowest.item(), highest.item()
+
+    def copy(self, x: Tensor) -> Tensor:
+        return x.to(self.dtype, copy=True)
 
 
 def is_one(beta: Factor) -> bool:
     """Whether beta is the number 1."""
-    return not isinstance(beta, Tensor) and beta == 1
+    return type(beta) is float and beta == 1.0
 
 
 _DEEP: Final = -700.0
@@ -74,11 +111,15 @@ _DEEP: Final = -700.0
 Where the terms of a sum would underflow, and the sum lose its sign, those of _DEEP stand for them."""
 
 
+_ONE: Final = 40.0
+"""From here on the sigmoid rounds to 1, in float64 too."""
+
+
 def _argument(x: Tensor, beta: Factor, room: Room) -> Tensor:
     """z = beta x"""
-    assert beta is not None
     if x.dtype != torch.float64:
         return x  # float32 is taken for beta = 1 alone, and not far from 0
+    assert beta is not None
     return torch.mul(x, beta, out=room.new()).clamp_min_(_DEEP)
 
 
@@ -89,6 +130,8 @@ class Ordinary:
     """Whether there is an exponential of x, which may leave the range."""
     hides_nan = False
     """Whether the slope at nan is a number."""
+    fused = False
+    """Whether torch has q and the slope as one operation each, good near 0."""
 
     def base(self, x: Tensor, room: Room) -> Tensor | None:
         return x
@@ -99,6 +142,14 @@ class Ordinary:
 
     def times_slope(self, c: Tensor, x: Tensor, q: Tensor | None, beta: Factor, near: bool, room: Room) -> None:
         """c A', in place of c. ``near`` says that 1 - q is good to a few units in the last place of q / x."""
+        raise NotImplementedError
+
+    def times_factor_fused(self, c: Tensor, x: Tensor) -> None:
+        """c q, in place of c, if ``fused``."""
+        raise NotImplementedError
+
+    def times_slope_fused(self, c: Tensor, x: Tensor) -> None:
+        """c A', in place of c, if ``fused``."""
         raise NotImplementedError
 
     def times_beta_slope(self, c: Tensor, x: Tensor, beta: Factor, room: Room) -> None:
@@ -124,16 +175,24 @@ class _Relu(Ordinary):
     def base(self, x: Tensor, room: Room) -> Tensor:
         # Unlike a maximum, whose sign IEEE 754 leaves open, this keeps -0.
         info = torch.finfo(x.dtype)
-        result: Tensor = _aten.threshold.out(x, -info.smallest_normal * info.eps, 0, out=room.tensor())
+        result: Tensor = torch.threshold(x, -info.smallest_normal * info.eps, 0, out=room.new())
         return result
 
     def times_slope(self, c: Tensor, x: Tensor, q: Tensor | None, beta: Factor, near: bool, room: Room) -> None:
-        c.mul_(torch.gt(x, 0, out=room.tensor()))
+        c.mul_(torch.gt(x, 0, out=room.new()))
+
+
+def _sigmoid_backward(c: Tensor, s: Tensor, out: Tensor | None) -> Tensor:
+    """c s (1 - s)"""
+    result: Tensor = (
+        _aten.sigmoid_backward.default(c, s) if out is None else _aten.sigmoid_backward.grad_input(c, s, grad_input=out)
+    )
+    return result
 
 
 def _times_logistic_slope(c: Tensor, z: Tensor) -> None:
     """c s(z) (1 - s(z)), in place of c and z: it is even in z, and the complement of s(-|z|) loses nothing."""
-    _aten.sigmoid_backward.grad_input(c, z.abs_().neg_().sigmoid_(), grad_input=c)
+    _sigmoid_backward(c, z.abs_().neg_().sigmoid_(), c)
 
 
 class _Sigmoid(Ordinary):
@@ -153,19 +212,30 @@ class _Sigmoid(Ordinary):
 class _Swish(Ordinary):
     """x s(z), z = beta x"""
 
+    fused = True
+
     def factor(self, x: Tensor, beta: Factor, room: Room) -> Tensor:
-        return torch.sigmoid(_argument(x, beta, room), out=room.new())
+        z = _argument(x, beta, room)
+        return torch.sigmoid(z, out=room.new())
 
     def times_slope(self, c: Tensor, x: Tensor, q: Tensor | None, beta: Factor, near: bool, room: Room) -> None:
         """s + z s (1 - s)"""
         assert q is not None
         z = _argument(x, beta, room)
         if near:
-            slope = _aten.sigmoid_backward.grad_input(z, q, grad_input=room.tensor()).add_(q)
+            slope = _sigmoid_backward(z, q, room.new()).add_(q)
         else:
             slope = torch.neg(z, out=room.new()).sigmoid_().mul_(z)
             torch.addcmul(q, q, slope, out=slope)
         c.mul_(slope)
+
+    def times_factor_fused(self, c: Tensor, x: Tensor) -> None:
+        """s = e^x / (1 + e^x), the derivative of softplus; 1 beyond _ONE"""
+        _aten.softplus_backward.grad_input(c, x, 1.0, _ONE, grad_input=c)
+
+    def times_slope_fused(self, c: Tensor, x: Tensor) -> None:
+        """s (1 + x (1 - s))"""
+        _aten.silu_backward.grad_input(c, x, grad_input=c)
 
     def times_beta_slope(self, c: Tensor, x: Tensor, beta: Factor, room: Room) -> None:
         """x^2 s (1 - s)"""
@@ -199,7 +269,7 @@ class _GeluTanh(Ordinary):
         """s + x w' s (1 - s), x w' = x (scale + 3 cubic x^2)"""
         assert q is not None
         slope = torch.mul(x, x, out=room.new()).mul_(3 * GELU_TANH_CUBIC).add_(GELU_TANH_SCALE).mul_(x)
-        c.mul_(_aten.sigmoid_backward.grad_input(slope, q, grad_input=slope).add_(q))
+        c.mul_(_sigmoid_backward(slope, q, slope).add_(q))
 
 
 ORDINARY: Final[Mapping[str, Ordinary]] = {

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch._C import _are_functorch_transforms_active
 from torch._functorch import eager_transforms
 from torch._functorch.utils import unwrap_dead_wrappers
 from torch.autograd import Function, forward_ad
@@ -27,7 +28,7 @@ _Code: TypeAlias = Callable[..., tuple[Tensor, ...]]
 
 def is_transformed() -> bool:
     """Whether a transform of ``torch.func`` or forward-mode differentiation is under way."""
-    active: bool = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    active: bool = _are_functorch_transforms_active() or forward_ad._current_level >= 0
     return active
 
 
@@ -72,7 +73,7 @@ class TypedFunction(Function):
     @classmethod
     def apply(cls, *operands: Any) -> Any:
         """The function of the operands, differentiable."""
-        if torch._C._are_functorch_transforms_active():
+        if _are_functorch_transforms_active():
             return super().apply(*operands)  # type: ignore[no-untyped-call]
         # Function.apply does this too, after it has bound the operands to their names: of a small tensor that takes
         # longer than all else.

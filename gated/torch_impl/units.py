@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import torch
 
-from ._arrays import Beta, checks, factor, number
+from gated.contract import ACTIVATIONS
+
+from ._arrays import Beta, checks, factor, is_ordinary_pair, number
 from ._autograd import apply
 from ._forms import Form
 
@@ -206,5 +208,6 @@ def gated_unit(gate: torch.Tensor, value: torch.Tensor, *, activation: str = "sw
 
     Source: N. Shazeer, "GLU Variants Improve Transformer", arXiv:2002.05202, equations 4 and 5.
     """
-    checks.pair("gated_unit", gate, value, activation=activation, beta=beta)
+    if not (type(activation) is str and activation in ACTIVATIONS and is_ordinary_pair(gate, value, beta)):
+        checks.pair("gated_unit", gate, value, activation=activation, beta=beta)
     return apply(Form(activation), gate, value, factor(beta, gate.dtype))
