@@ -11,7 +11,6 @@ from typing import Final
 
 import torch
 from torch import Tensor, nn
-from torch._C import _are_functorch_transforms_active, _get_tracing_state, _len_torch_dispatch_stack
 
 from . import _forms as exact
 from ._arithmetic import Arithmetic, arithmetic
@@ -20,6 +19,7 @@ from ._blocks import SMALL, blocks
 from ._forms import IN_BETA, IN_VALUE, IN_X, Form
 from ._memory import new_like
 from ._ordinary import NoRoom, Room
+from ._plain import is_watched
 
 __all__ = ["evaluate", "is_plain", "pullback"]
 
@@ -35,12 +35,7 @@ def is_plain(*operands: object) -> bool:
                 return False
         elif kind is not float and isinstance(operand, Tensor):
             return False
-    return not (
-        _len_torch_dispatch_stack()
-        or _are_functorch_transforms_active()
-        or _get_tracing_state()
-        or torch.compiler.is_compiling()
-    )
+    return not is_watched()
 
 
 def _split(form: Form, x: Tensor, value: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch._C import _are_functorch_transforms_active
+from torch._C import _are_functorch_transforms_active, _get_tracing_state, _len_torch_dispatch_stack
 from torch._functorch import eager_transforms
 from torch._functorch.utils import unwrap_dead_wrappers
 from torch.autograd import Function, forward_ad
@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_map
 
 from ._batches import is_batched, over_batches
 
-__all__ = ["TypedFunction", "is_transformed", "jvp", "plain", "solid"]
+__all__ = ["TypedFunction", "is_transformed", "is_watched", "jvp", "plain", "solid"]
 
 _Code: TypeAlias = Callable[..., tuple[Tensor, ...]]
 
@@ -30,6 +30,16 @@ def is_transformed() -> bool:
     """Whether a transform of ``torch.func`` or forward-mode differentiation is under way."""
     active: bool = _are_functorch_transforms_active() or forward_ad._current_level >= 0
     return active
+
+
+def is_watched() -> bool:
+    """Whether a compiler, a tracer, a transform or a mode wants to see each operation, as an ordinary one of torch."""
+    return bool(
+        _len_torch_dispatch_stack()
+        or _are_functorch_transforms_active()
+        or _get_tracing_state()
+        or torch.compiler.is_compiling()
+    )
 
 
 def _for_batches(rule: Callable[..., Any]) -> Callable[..., Any]:

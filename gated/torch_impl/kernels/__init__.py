@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .._arrays import Factor
 from .._forms import Form
+from .._plain import is_watched
 
 __all__ = ["OLDEST", "evaluate", "pullback", "serve", "status"]
 
@@ -94,17 +95,7 @@ def serve(*operands: object) -> bool:
             if type(operand) not in _TENSORS or operand.device.type != _DEVICE:
                 return False
             devices.add(operand.device)
-    return (
-        len(devices) == 1
-        and not (
-            torch._C._len_torch_dispatch_stack()
-            or torch._C._are_functorch_transforms_active()
-            or torch._C._get_tracing_state()
-            or torch.compiler.is_compiling()
-        )
-        and _triton()[1] is None
-        and _runs_on(*devices)
-    )
+    return len(devices) == 1 and not is_watched() and _triton()[1] is None and _runs_on(*devices)
 
 
 def evaluate(form: Form, x: Tensor, value: Tensor | None, beta: Factor) -> Tensor:
