@@ -39,10 +39,19 @@ def verdicts(change: Any, function: str, dtype: str) -> set[str]:
     return {row.verdict for row in runner.run([Altered(change)], [function], [dtype], size=2000)}
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_every_function_of_every_backend_is_within_the_contract(backend: str) -> None:
-    rows = list(runner.run([adapters.load(backend)], tuple(ARRAY_PARAMETERS), DTYPES, size=1000))
-    assert len(rows) == len(ARRAY_PARAMETERS) * len(DTYPES)
+# JAX compiles every call anew for each dtype, in 20 seconds: `gated validate`, which CI runs too, has its other two.
+@pytest.mark.parametrize(
+    "backend, dtype",
+    [
+        (backend, dtype)
+        for backend in BACKENDS
+        for dtype in DTYPES
+        if backend != "jax" or dtype in ("bfloat16", "float32")
+    ],
+)
+def test_every_function_of_every_backend_is_within_the_contract(backend: str, dtype: str) -> None:
+    rows = list(runner.run([adapters.load(backend)], tuple(ARRAY_PARAMETERS), [dtype], size=1000))
+    assert len(rows) == len(ARRAY_PARAMETERS)
     past = {
         (row.function, row.dtype, one.quantity, one.case): (one.error, one.bound, one.at)
         for row in rows

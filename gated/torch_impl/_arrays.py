@@ -11,6 +11,7 @@ from torch import Tensor
 from gated import contract
 
 from ._checks import TensorChecks, fixed, is_strided
+from ._plain import is_watched
 
 __all__ = ["Beta", "Factor", "WeakNumber", "checks", "compute_dtype", "factor", "is_ordinary_pair", "number", "see"]
 
@@ -75,7 +76,7 @@ def is_ordinary_pair(gate: object, value: object, beta: object) -> bool:
         and value.device == gate.device
         and is_strided(gate)
         and is_strided(value)
-        and not torch.compiler.is_compiling()
+        and not is_watched()  # a transform hides what kind of tensor it has
     )
 
 
