@@ -96,14 +96,15 @@ def test_a_number_beta_keeps_the_value_that_float32_cannot_hold(beta: float, ari
 @EVERY
 @pytest.mark.parametrize("limit", [0.1, 3.3, 40.3])
 @pytest.mark.parametrize("offset", [0.1, -0.1, 0.7])
+@pytest.mark.parametrize("alpha", [-1.702, 1.0])
 def test_the_numbers_of_a_clamp_keep_the_values_that_float32_cannot_hold(
-    limit: float, offset: float, arithmetic: None
+    limit: float, offset: float, alpha: float, arithmetic: None
 ) -> None:
     near = np.nextafter(np.float32(limit), np.float32([0, np.inf]))
     numbers = np.concatenate([[-1e30, -limit, -offset, 0.05, limit, 1e30], near]).astype(np.float32)
     gate, value = (grid.ravel() for grid in np.meshgrid(numbers, np.concatenate([numbers, -numbers])))
     x = np.concatenate([value, gate])
-    keywords = {"alpha": -1.702, "limit": limit, "offset": offset}
+    keywords = {"alpha": alpha, "limit": limit, "offset": offset}
     exact, exact_pull = reference.vjp(reference.clamped_swiglu, x.astype(np.float64), **keywords)
     result, pull = ours.vjp(ours.clamped_swiglu, torch.from_numpy(x), **keywords)
     spacing = np.spacing(np.abs(exact).astype(np.float32).clip(2.0**-126)).astype(np.float64)

@@ -195,3 +195,44 @@ except ModuleNotFoundError as error:
         "gated.torch_impl needs the package torch, which is not installed; "
         'install it with: pip install "gated[torch]"|ModuleNotFoundError'
     )
+
+
+CHANGED = "modified by an inplace operation"
+
+
+@pytest.mark.parametrize("name", ["gate_proj.weight", "up_proj.weight", "down_proj.weight", "beta"])
+@pytest.mark.parametrize("recompute", ["product", "all"])
+def test_a_weight_changed_before_the_backward_pass_is_an_error_though_it_is_not_saved(
+    recompute: str, name: str
+) -> None:
+    ffn = gated_nn.GatedFFN(4, 6, learn_beta=True, recompute=recompute)
+    y = ffn(torch.randn(3, 4, requires_grad=True))
+    with torch.no_grad():
+        ffn.get_parameter(name).mul_(2)
+    with pytest.raises(RuntimeError, match=CHANGED):
+        y.sum().backward()
+
+
+@pytest.mark.parametrize("changed", ["W", "V", "W2", "beta"])
+def test_an_argument_of_gated_ffn_changed_before_the_backward_pass_is_an_error(changed: str) -> None:
+    shapes = {"x": (3, 4), "W": (4, 6), "V": (4, 6), "W2": (6, 4), "beta": ()}
+    arguments = {name: randn(*shape).requires_grad_() for name, shape in shapes.items()}
+    y = G.gated_ffn(**arguments)
+    with torch.no_grad():
+        arguments[changed].mul_(2)
+    with pytest.raises(RuntimeError, match=CHANGED):
+        y.sum().backward()
+
+
+def test_what_the_backward_pass_does_not_need_may_change() -> None:
+    """As with torch.nn.Linear, whose weight is not saved where its input needs no gradient."""
+    ffn = gated_nn.GatedFFN(4, 6)
+    x = torch.randn(3, 4)
+    ffn(x).sum().backward()
+    expected = ffn.gate_proj.weight.grad
+    ffn.gate_proj.weight.grad = None
+    y = ffn(x)
+    with torch.no_grad():
+        ffn.gate_proj.weight.mul_(2)
+    y.sum().backward()
+    assert_same(ffn.gate_proj.weight.grad, expected)

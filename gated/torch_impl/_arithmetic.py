@@ -21,6 +21,7 @@ from torch import Tensor
 from ._arrays import Factor, compute_dtype
 from ._forms import Form
 from ._ordinary import ORDINARY, Room, is_one
+from ._words import parts
 
 __all__ = ["Arithmetic", "arithmetic"]
 
@@ -204,10 +205,11 @@ def _of_finite_numbers(form: Form) -> Arithmetic:
 
 
 def _new(form: Form, dtype: torch.dtype, beta_is_one: bool) -> Arithmetic | None:
-    narrow = dtype != torch.float64
-    if form.activation in ("gelu", "gelu_tanh") or (form.activation == "swish" and not beta_is_one):
+    narrow, compute = dtype != torch.float64, compute_dtype(dtype)
+    rounded = form.activation in ("gelu", "gelu_tanh") or (form.activation == "swish" and not beta_is_one)
+    # The limit is compared, and the offset added, as the real number it is.
+    if rounded or any(number != parts(number, compute).high for number in (form.limit or 0, form.offset)):
         return _of_finite_numbers(form) if narrow else None
-    compute = compute_dtype(dtype)
     far = _FAR[compute]
     # The errors that the bounds keep small are below 100 units, of which an ulp of 16 bits has 2^13 or more.
     near, fused = (far, far) if dtype.itemsize == 2 else (_NEAR, _FUSED)

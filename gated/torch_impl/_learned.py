@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import torch
@@ -100,17 +100,53 @@ def _on_its_tensors(module: nn.Module, code: Callable[..., Tensor]) -> Callable[
     return run
 
 
-def recomputed(module: nn.Module | None, code: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """``code(*inputs)``, of which the inputs alone are kept; in the backward pass it runs again, as far as needed.
+def _version(tensor: Tensor) -> int | None:
+    """How often a tensor was changed in place; None where torch does not count it."""
+    return None if tensor.is_inference() else tensor._version
 
-    ``module`` is the one whose tensors the code takes from it; None where there is none.
+
+def _of_unchanged(reads: Mapping[str, object], code: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Code that reads some tensors beside its inputs, and refuses to run when they were changed in place.
+
+    Autograd says so of what it saves; what the code reads when it runs again is not saved.
+    """
+    tensors = {name: one for name, one in reads.items() if isinstance(one, Tensor)}
+    versions = {name: _version(tensor) for name, tensor in tensors.items()}
+
+    def run(*inputs: Tensor) -> Tensor:
+        for name, tensor in tensors.items():
+            now = _version(tensor)
+            if now != versions[name]:
+                raise RuntimeError(
+                    f"one of the variables needed for gradient computation has been modified by an inplace operation: "
+                    f"{name}, of shape {tuple(tensor.shape)}, is at version {now}; expected version {versions[name]}"
+                )
+        return code(*inputs)
+
+    return run
+
+
+def recomputed(
+    module: nn.Module | None, code: Callable[..., Tensor], *inputs: Tensor, reads: Mapping[str, object]
+) -> Tensor:
+    """``code(*inputs)``, of which the inputs alone are kept; in the backward pass it runs again, as far as needed.
 
     Where nothing is kept (no gradients, an exporter) and where saved tensors cannot be exchanged (``torch.func``,
     forward AD) it is a plain call.
+
+    Args:
+        module: the one whose tensors the code takes from it; None where there is none.
+        code: what is computed.
+        inputs: its arguments.
+        reads: what it computes with beside them, by name.
+
+    Raises:
+        RuntimeError: in the backward pass, where one of ``reads`` was changed in place after the forward pass.
     """
     if not torch.is_grad_enabled() or is_transformed() or _is_exporting():
         return code(*inputs)
-    if module is not None and not torch.compiler.is_compiling():
-        code = _on_its_tensors(module, code)
+    if not torch.compiler.is_compiling():
+        code = _of_unchanged(reads, code)
+        code = code if module is None else _on_its_tensors(module, code)
     result: Tensor = checkpoint(code, *inputs, use_reentrant=False)
     return result

@@ -232,7 +232,7 @@ class GatedFFN(GatedLinear):
         bias: whether the projections have biases.
         recompute: what the backward pass computes again. ``"product"``: the product of activation and value; the gate
             and the value are kept, two tensors of hidden size. ``"all"``: all of hidden size; nothing but x is kept.
-            Hooks on the children that are recomputed run again. Inside a transform of ``torch.func`` and in forward AD
+            Children that are recomputed are called again. Inside a transform of ``torch.func`` and in forward AD
             nothing is recomputed.
         device: of the parameters.
         dtype: of the parameters.
@@ -277,11 +277,13 @@ class GatedFFN(GatedLinear):
         """The block's output, of shape (..., d_out)."""
         check_input("GatedFFN", x, self.in_features)
         if self.recompute == "all":
-            return recomputed(self, self._block, x)
+            return recomputed(self, self._block, x, reads=dict(self.named_parameters()))
         gate, value = self.gate_proj(x), self.up_proj(x)
         if not requires_grad(gate, value, self.beta):
             return self._down(gate, value)  # one product kept for down_proj, not gate and value
-        return recomputed(self, self._down, gate, value)
+        of_projections = ("gate_proj.", "up_proj.")
+        reads = {name: one for name, one in self.named_parameters() if not name.startswith(of_projections)}
+        return recomputed(self, self._down, gate, value, reads=reads)
 
     def _block(self, x: Tensor) -> Tensor:
         return self._down(self.gate_proj(x), self.up_proj(x))

@@ -156,4 +156,6 @@ def gated_ffn(
     def down(gate: Tensor, value: Tensor) -> Tensor:
         return _project(_unit(gate, value, activation, beta), W2, b2)
 
-    return recomputed(None, down, gate, value) if requires_grad(gate, value, beta) else down(gate, value)
+    if not requires_grad(gate, value, beta):
+        return down(gate, value)
+    return recomputed(None, down, gate, value, reads={"W2": W2, "beta": beta})
