@@ -192,3 +192,27 @@ def test_gelu_from_two_on_rounds_one_minus_little() -> None:
     exact = x.astype(np.float64) * np.array([math.erfc(-t / math.sqrt(2)) / 2 for t in x.tolist()])
     errors = np.abs(np.asarray(G.gelu(jnp.asarray(x)), np.float64) - exact) / np.spacing(exact.astype(np.float32))
     assert errors.max() <= 1.2
+
+
+@pytest.mark.parametrize("limit", [0.1, 3.3, 1 - 1e-10])
+@pytest.mark.parametrize("offset", [0.1, -0.1, 0.7])
+@pytest.mark.parametrize("alpha", [1.0, 1.702])
+def test_the_numbers_of_a_clamp_keep_the_values_that_float32_cannot_hold(
+    limit: float, offset: float, alpha: float
+) -> None:
+    near = np.nextafter(np.float32(limit), np.float32([0, np.inf]))
+    numbers = np.concatenate([[-30, -limit, offset, 0.05, limit, 1e30], near]).astype(np.float32)
+    gate, value = (grid.ravel() for grid in np.meshgrid(numbers, np.concatenate([numbers, -numbers])))
+    x = jnp.asarray(np.concatenate([value, gate]))
+    keywords = {"alpha": alpha, "limit": limit, "offset": offset}
+    result, pullback = G.vjp(G.clamped_swiglu, x, **keywords)
+    g = np.minimum(gate.astype(np.float64), limit)
+    v = value.astype(np.float64).clip(-limit, limit) + offset  # exact where it cancels
+    exact = g / (1 + np.exp(-alpha * g)) * v
+    spacing = np.spacing(np.abs(exact).astype(np.float32).clip(2.0**-126)).astype(np.float64)
+    allowed = 5 + 4 * np.abs(alpha * g)  # the contract's, with its allowance for alpha g
+    assert np.all(np.abs(np.asarray(result, np.float64) - exact) <= allowed * spacing)
+    # The clamp's derivative is 0 or 1 by the limit as it is: float32 is on either side of it.
+    in_value, in_gate = np.split(np.asarray(pullback(jnp.ones_like(result))[0]), 2)
+    assert np.array_equal(in_gate == 0, (gate.astype(np.float64) > limit) | (v == 0))
+    assert np.array_equal(in_value == 0, np.abs(value.astype(np.float64)) > limit)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
@@ -137,9 +138,23 @@ def _clamped_jvp(
 
 
 def _clamped(limit: float, offset: float, gate: Array, value: Array) -> tuple[Array, Array]:
-    v = clip(value, limit)
-    # Adding 0 would flush a subnormal v where the runtime flushes.
-    return upper_bounded(gate, limit), v + offset if offset else v
+    g, v = upper_bounded(gate, limit), clip(value, limit)
+    if not offset:
+        return g, v  # adding 0 would flush a subnormal v where the runtime flushes
+    (_, limit_low), (high, low) = _parts(limit, v.dtype), _parts(offset, v.dtype)
+    v = v + high
+    if not (low or limit_low):
+        return g, v
+    # Chosen by the value, it is no constant, which XLA would add to the other one first.
+    at_the_limits = jnp.where(_above(value, limit), low + limit_low, low - limit_low)
+    return g, v + jnp.where(_above(jnp.abs(value), limit), at_the_limits, low).astype(v.dtype)
+
+
+def _parts(number: float, dtype: Any) -> tuple[float, float]:
+    """A number as high + low of the dtype: where a sum cancels, the low part is what remains."""
+    with np.errstate(over="ignore"):
+        high = float(np.asarray(number, dtype))
+    return high, float(np.asarray(number - high, dtype)) if np.isfinite(high) else 0.0
 
 
 # Piecewise linear functions of one array: a mask is their derivative.
@@ -182,8 +197,12 @@ def _clip_jvp(limit: float, primals: tuple[Array], tangents: tuple[Array]) -> tu
 
 
 def _above(x: Array, limit: float) -> Array:
-    """Whether x > limit, limit >= 0, also where the runtime compares a subnormal x as 0."""
-    return (signed_bits(x) > signed_bits(jnp.full_like(x, limit))) & ~jnp.isnan(x)
+    """Whether x > limit, limit >= 0, as real numbers, also where the runtime compares a subnormal x as 0."""
+    with np.errstate(over="ignore"):
+        nearest = np.asarray(limit, x.dtype)
+    # Where the limit was rounded up, what is above it begins with the rounded number.
+    lower = np.nextafter(nearest, nearest.dtype.type(0)) if limit < float(nearest) < np.inf else nearest
+    return (signed_bits(x) > signed_bits(jnp.full_like(x, lower))) & ~jnp.isnan(x)
 
 
 def _mask(inside: Array, x: Array) -> Array:
