@@ -35,10 +35,10 @@ def is_transformed() -> bool:
 def is_watched() -> bool:
     """Whether a compiler, a tracer, a transform or a mode wants to see each operation, as an ordinary one of torch."""
     return bool(
-        _len_torch_dispatch_stack()
+        torch.compiler.is_compiling()  # first: a compiler cannot look into the others
+        or _len_torch_dispatch_stack()
         or _are_functorch_transforms_active()
         or _get_tracing_state()
-        or torch.compiler.is_compiling()
     )
 
 
