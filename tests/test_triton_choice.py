@@ -14,7 +14,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import gated.torch_impl as G  # noqa: E402
-from gated.torch_impl import _cpu, kernels  # noqa: E402
+from gated.torch_impl import _cpu, _forms, kernels  # noqa: E402
 
 LOADED = "[name for name in sys.modules if name.startswith('gated.torch_impl.kernels.')]"
 
@@ -96,27 +96,98 @@ def test_old_devices_are_not_served(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch.version, "hip", hip)
-    monkeypatch.setattr(torch, "zeros", lambda size, device: None)
-    monkeypatch.setattr(kernels, "evaluate", lambda *operands: None)
+    monkeypatch.setattr(kernels, "_try_on", lambda device: None)
     assert kernels._fails_on(torch.device("cuda:0")) == failure
 
 
-def test_where_a_kernel_does_not_run_plain_operations_serve_and_the_status_says_why(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def untried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels that would serve the CPU, and have not been tried."""
     pytest.importorskip("triton")
-    tried = []
-
-    def fail(*operands: Any) -> Any:
-        tried.append(operands)
-        raise RuntimeError("Failed to find C compiler.\nPlease specify via CC")
-
     monkeypatch.setattr(_cpu, "is_plain", lambda *operands: False)
     monkeypatch.setattr(kernels, "_DEVICE", "cpu")
     monkeypatch.setattr(kernels, "_failures", {})
-    monkeypatch.setattr(kernels, "evaluate", fail)
-    x = torch.tensor([0.0, -100.0])
-    assert torch.equal(G.silu(x), torch.tensor([0.0, -100 * math.exp(-100)]))
-    G.silu(x)
-    assert len(tried) == 1
+
+
+def stand_in(
+    monkeypatch: pytest.MonkeyPatch, name: str, errors: list[Exception] | None = None
+) -> list[tuple[Any, ...]]:
+    """Plain operations in a kernel's place, which raise the errors first; the calls that there are."""
+    calls = []
+    plain = getattr(_forms, name)
+
+    def call(*operands: Any) -> Any:
+        calls.append(operands)
+        if errors:
+            raise errors.pop(0)
+        return plain(*operands)
+
+    monkeypatch.setattr(kernels, name, call)
+    return calls
+
+
+X = torch.tensor([0.0, -100.0])
+SILU = torch.tensor([0.0, -100 * math.exp(-100)])
+
+
+@pytest.mark.parametrize("kernel", ["evaluate", "pullback"])
+def test_where_a_kernel_does_not_run_plain_operations_serve_and_the_status_says_why(
+    monkeypatch: pytest.MonkeyPatch, untried: None, kernel: str
+) -> None:
+    calls = {name: stand_in(monkeypatch, name) for name in ("evaluate", "pullback")}
+    error = RuntimeError("Failed to find C compiler.\nPlease specify via CC")
+    calls[kernel] = stand_in(monkeypatch, kernel, [error])
+    assert torch.equal(G.silu(X), SILU)
+    seen = {name: len(some) for name, some in calls.items()}
+    assert seen[kernel] == 1
+    x = X.clone().requires_grad_()
+    G.silu(x).sum().backward()
+    assert {name: len(some) for name, some in calls.items()} == seen
     assert kernels.status().endswith("; not on cpu: RuntimeError: Failed to find C compiler.")
+
+
+def test_what_is_tried_is_swish_forward_and_backward_in_float32(monkeypatch: pytest.MonkeyPatch, untried: None) -> None:
+    forward, backward = (stand_in(monkeypatch, name) for name in ("evaluate", "pullback"))
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert kernels.serve(X)
+    finally:
+        torch.set_default_dtype(default)
+    tried = forward + backward
+    assert [form.activation for form, *_ in tried] == ["swish", "swish"]
+    tensors = [one for _, *operands in tried for one in operands if isinstance(one, torch.Tensor)]
+    assert {(one.dtype, one.device) for one in tensors} == {(torch.float32, X.device)}
+    assert kernels.serve(X) and len(forward + backward) == 2  # once in a process
+
+
+@pytest.mark.parametrize("kernel", ["evaluate", "pullback"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB."),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+        RuntimeError("HIP error: out of memory"),
+        MemoryError(),
+    ],
+    ids=repr,
+)
+def test_too_little_memory_for_the_trial_is_not_remembered(
+    monkeypatch: pytest.MonkeyPatch, untried: None, kernel: str, error: Exception
+) -> None:
+    stand_in(monkeypatch, "pullback" if kernel == "evaluate" else "evaluate")
+    calls = stand_in(monkeypatch, kernel, [error, error])
+    for tried in (1, 2):
+        assert torch.equal(G.silu(X), SILU)  # in plain operations
+        assert len(calls) == tried
+        assert "not on" not in kernels.status()
+    assert kernels.serve(X)
+
+
+def test_too_little_memory_for_a_call_is_said(monkeypatch: pytest.MonkeyPatch, untried: None) -> None:
+    stand_in(monkeypatch, "evaluate")
+    stand_in(monkeypatch, "pullback")
+    G.silu(X)
+    stand_in(monkeypatch, "evaluate", [torch.OutOfMemoryError("CUDA out of memory.")])
+    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
+        G.silu(X)

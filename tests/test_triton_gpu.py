@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -11,9 +13,12 @@ pytest.importorskip("triton")
 pytest.importorskip("flint")
 
 import _triton  # noqa: E402
+from _bounds import term  # noqa: E402
 from _triton import ELEMENTWISE, LIMITS, use_kernels_only  # noqa: E402
+from _triton_views import in_flag  # noqa: E402
 
 import gated.torch_impl as G  # noqa: E402
+from gated.conformance.error import FORMATS  # noqa: E402
 from gated.torch_impl import kernels  # noqa: E402
 from gated.torch_impl.nn import GatedFFN  # noqa: E402
 
@@ -89,15 +94,47 @@ def test_a_device_that_is_not_the_current_one_is_used(kernels_only: None) -> Non
     assert torch.equal(G.silu(x).cpu(), G.silu(x.to("cuda:0")).cpu())
 
 
-def test_compiled_code_has_plain_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+def assert_silu_within_the_contract(silu: Callable[[Any], Any], device: str) -> None:
+    """Value and gradient in float32, held against the exact ones."""
+    x, c = (8 * np.random.default_rng(5).standard_normal((2, 4096))).astype(np.float32)
+    leaf = torch.from_numpy(x).to(device).requires_grad_()
+    value = silu(leaf)
+    (gradient,) = torch.autograd.grad(value, leaf, torch.from_numpy(c).to(device))
+    for result, partial, cotangent in ((value, "value", 1.0), (gradient, "x", c)):
+        exact = term(FORMATS["float32"], "torch", "swish", partial, x, 1.0, cotangent, 1.0, gradient=partial == "x")
+        error = np.abs(result.detach().cpu().numpy().astype(np.float64) - exact.high)
+        assert exact.judged.all() and bool((error <= exact.unrounded).all())
+
+
+def test_compiled_code_has_plain_operations_within_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
     def not_here(*operands: Any) -> Any:
         raise AssertionError("a kernel in a compiled region")
 
     monkeypatch.setattr(kernels, "evaluate", not_here)
-    x = torch.randn(4096, device="cuda")
-    compiled = torch.compile(G.silu, fullgraph=True)(x)
-    monkeypatch.undo()
-    torch.testing.assert_close(compiled, G.silu(x))
+    monkeypatch.setattr(kernels, "pullback", not_here)
+    assert_silu_within_the_contract(torch.compile(G.silu, fullgraph=True), "cuda")
+
+
+@pytest.mark.parametrize("place", range(4), ids=["x", "value", "cotangent", "beta"])
+def test_a_sign_in_a_flag_is_seen(place: int, kernels_only: None) -> None:
+    operands = [torch.randn(1031, device="cuda") for _ in range(4)]
+    expected = _of_a_pair(*operands)
+    operands[place] = in_flag(operands[place])
+    assert all(map(torch.equal, _of_a_pair(*operands), expected))
+
+
+def _of_a_pair(x: Any, value: Any, cotangent: Any, beta: Any) -> list[Any]:
+    x, value, beta = (one.detach().requires_grad_() for one in (x, value, beta))
+    y = G.gated_unit(x, value, activation="swish", beta=beta)
+    return [y.detach(), *torch.autograd.grad(y, (x, value, beta), cotangent)]
+
+
+def test_an_element_alone_gives_the_bits_that_it_gives_among_others(kernels_only: None) -> None:
+    operands = [torch.randn(4096 + 17, device="cuda") for _ in range(4)]
+    among = _of_a_pair(*operands)
+    for part in (slice(1, None), slice(0, None, 3), slice(77, 78)):  # unaligned, stepped over, one
+        alone = _of_a_pair(*(one[part] for one in operands))
+        assert all(torch.equal(ours, whole[part]) for ours, whole in zip(alone, among, strict=True))
 
 
 def test_more_than_two_to_the_31_elements() -> None:

@@ -57,10 +57,13 @@ def test_a_number_beta_keeps_the_value_that_float32_cannot_hold(beta: float) -> 
     interpreted(_triton.run_test, "test_torch_accuracy", name, beta, None)
 
 
+@pytest.mark.parametrize("alpha", [1.0, 1.702])
 @pytest.mark.parametrize(("limit", "offset"), [(0.1, 0.1), (3.3, -0.1), (40.3, 0.7)])
-def test_the_numbers_of_a_clamp_keep_the_values_that_float32_cannot_hold(limit: float, offset: float) -> None:
+def test_the_numbers_of_a_clamp_keep_the_values_that_float32_cannot_hold(
+    limit: float, offset: float, alpha: float
+) -> None:
     name = "test_the_numbers_of_a_clamp_keep_the_values_that_float32_cannot_hold"
-    interpreted(_triton.run_test, "test_torch_accuracy", name, limit, offset, None)
+    interpreted(_triton.run_test, "test_torch_accuracy", name, limit, offset, alpha, None)
 
 
 def test_plain_tensors_are_served_and_transformed_ones_are_not() -> None:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton", minversion="3.9")  # the first whose interpreter is known to round an fma once
 
-from _triton import interpreted  # noqa: E402
-from _triton_views import Spec, views_agree  # noqa: E402
+from _triton import interpreted, run_test  # noqa: E402
+from _triton_views import Spec, flagged_zeros_agree, views_agree  # noqa: E402
 
 from gated.torch_impl._forms import Form  # noqa: E402
 from gated.torch_impl.kernels._launches import TILE_BYTES, _passes  # noqa: E402
@@ -34,7 +34,8 @@ def specs(draw: st.DrawFn) -> Spec:
     orders = tuple(draw(st.permutations(range(rank)).map(tuple)) for _ in range(3))
     steps = tuple(tuple(draw(st.sampled_from([1, 1, 1, 2, 0])) for _ in range(rank)) for _ in range(3))
     beta = draw(st.just(1.0) | st.just(-0.7) | st.tuples(*[st.booleans()] * rank)) if activation == "swish" else 1.0
-    return Spec(form, shape, orders, steps, beta, draw(st.integers(0, 2**31)))
+    flagged = "".join(name for name in "xvcb" if draw(st.integers(0, 3)) == 0)
+    return Spec(form, shape, orders, steps, beta, draw(st.integers(0, 2**31)), flagged)
 
 
 NO_TABLE = Spec(
@@ -54,6 +55,33 @@ NO_TABLE = Spec(
 @example(NO_TABLE._replace(form=Form("swish", 1, "interleaved", limit=1.5, offset=0.5), seed=1))
 def test_views_give_the_bits_of_contiguous_arrays_and_are_not_written(spec: Spec) -> None:
     interpreted(views_agree, spec)
+
+
+PAIR = NO_TABLE._replace(orders=((0, 1, 2),) * 3, steps=((1, 1, 1),) * 3, beta=(False, False, True))
+"""Of tables, flagged or not: no copy is made that would resolve a flag by the way."""
+FLAGGED = {
+    "x": PAIR._replace(flagged="x"),
+    "packed": PAIR._replace(form=Form("swish", 2, "interleaved"), flagged="x"),
+    "value": PAIR._replace(flagged="v"),
+    "cotangent": PAIR._replace(flagged="c"),
+    "one beta": PAIR._replace(flagged="b", beta=(False, False, False)),
+    "beta of a channel": PAIR._replace(flagged="b"),
+    "beta of an element": PAIR._replace(flagged="b", beta=(True, True, True)),
+    "all": PAIR._replace(flagged="xvcb"),
+}
+
+
+@pytest.mark.parametrize("operand", FLAGGED)
+def test_a_sign_in_a_flag_is_seen(operand: str) -> None:
+    interpreted(views_agree, FLAGGED[operand])
+
+
+def test_zeros_that_are_no_more_than_a_flag_are_seen() -> None:
+    interpreted(flagged_zeros_agree)
+
+
+def test_public_functions_see_a_sign_in_a_flag() -> None:
+    interpreted(run_test, "test_torch_calls", "test_a_view_with_its_sign_in_a_flag_is_a_tensor_like_any_other")
 
 
 @st.composite

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .._arrays import Factor
-from .._forms import Form
+from .._forms import IN_VALUE, IN_X, Form
 from .._plain import is_watched
 
 __all__ = ["OLDEST", "evaluate", "pullback", "serve", "status"]
@@ -64,25 +64,47 @@ _failures: Final[dict[torch.device, str | None]] = {}
 """Of each device that was asked about, why the kernels do not run on it; None if they do."""
 
 
+def _try_on(device: torch.device) -> None:
+    """Computes swish of a pair, forward and backward, in float32: kernels with all that the others are made of."""
+    x = torch.zeros(16, dtype=torch.float32, device=device)
+    form = Form("swish")
+    evaluate(form, x, x, 1.0)
+    pullback(form, IN_X + IN_VALUE, x, x, x, 1.0)
+
+
+def _is_for_want_of_memory(error: Exception) -> bool:
+    """Whether that was the reason: Triton and drivers raise a RuntimeError then, with these words."""
+    return isinstance(error, MemoryError) or "out of memory" in str(error).lower()
+
+
 def _fails_on(device: torch.device) -> str | None:
-    """Why the kernels do not run on a device: it is too old, or one that is tried does not compile or run.
+    """Why the kernels do not run on a device: it is too old, or those that are tried do not compile or run.
 
     Triton needs a C compiler besides itself, and may not know a new device: then plain operations serve.
+
+    Raises:
+        MemoryError: there is too little memory at the moment, which says nothing about the kernels.
     """
     if device.type == "cuda" and torch.version.hip is None:
         major, minor = torch.cuda.get_device_capability(device)
         if (major, minor) < _CAPABILITY:
             return f"compute capability {major}.{minor} < {_CAPABILITY[0]}.{_CAPABILITY[1]}"
     try:
-        evaluate(Form("identity"), torch.zeros(16, device=device), None, None)
+        _try_on(device)
     except Exception as error:  # whatever compilers and drivers raise
+        if _is_for_want_of_memory(error):
+            raise MemoryError(str(error)) from error
         return f"{type(error).__name__}: {error}".splitlines()[0]
     return None
 
 
 def _runs_on(device: torch.device) -> bool:
+    """Whether the kernels run on a device. Where memory is too short to try it, they do not this time."""
     if device not in _failures:
-        _failures[device] = _fails_on(device)
+        try:
+            _failures[device] = _fails_on(device)
+        except MemoryError:
+            return False
     return _failures[device] is None
 
 

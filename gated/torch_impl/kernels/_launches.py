@@ -184,12 +184,22 @@ class _Call:
         return beside and all(strides[name][1] == 2 for name in ("gate", "d_gate") if name in strides)
 
 
+def _stored(*operands: Any) -> tuple[Any, ...]:
+    """The operands with their numbers in memory. torch may keep a view's sign in a flag (``torch.Tensor.is_neg``), and
+    of zeros no more than a flag, as autograd has them."""
+    return tuple(
+        (one.clone() if one._is_zerotensor() else one.resolve_neg()) if isinstance(one, Tensor) else one
+        for one in operands
+    )
+
+
 def _contiguous(*operands: Any) -> tuple[Any, ...]:
     return tuple(one.contiguous() if isinstance(one, Tensor) else one for one in operands)
 
 
 def evaluate(form: Form, x: Tensor, value: Tensor | None, beta: Factor, *, dense: bool = False) -> Tensor:
     """P. The operands are made ``dense`` where as views they are no tables."""
+    x, value, beta = _stored(x, value, beta)
     if dense:
         x, value = _contiguous(x, value)
     call = _Call(form, x, value, beta, dense=dense)
@@ -215,6 +225,7 @@ def pullback(
 ) -> tuple[Tensor, ...]:
     """The cotangent times the derivatives of P that are ``wanted``, in the order x, value, beta; each in the dtype and
     the shape of its argument."""
+    cotangent, x, value, beta = _stored(cotangent, x, value, beta)
     if dense:
         cotangent, x, value = _contiguous(cotangent, x, value)
     call = _Call(form, x, value, beta, dense=dense)
