@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 import torch._dynamo
 import torch._dynamo.testing
+from _torch_contract import elementwise
 from _torch_derivatives import every, grad, scalar
 from _torch_transforms import column
-from _torch_truth import LARGER, USUAL, Tensor, Truth, Variant, check
+from _torch_truth import LARGER, USUAL, Exact, Tensor, Truth, Variant, check
 
 GROUP = "Compilers"
 BACKEND = "aot_eager"
@@ -29,15 +30,36 @@ def larger(variant: Variant) -> Truth:
     return Truth(variant, variant.numbers(0, LARGER))
 
 
-@column(GROUP, "dynamic shapes", "forward, `dynamic=True`, at two sizes of every axis: one graph, counted", first=True)
+@column(
+    GROUP,
+    "dynamic shapes",
+    "`dynamic=True`, at two sizes of every axis: one graph, counted; forward, and of elementwise functions backward",
+    first=True,
+)
 def dynamic_shapes(variant: Variant) -> None:
     counter = torch._dynamo.testing.CompileCounterWithBackend(BACKEND)
     run = compiled(variant.fn, dynamic=True, backend=counter)
-    check(run(*variant.tensors()), variant.truth().value())
+    backward = elementwise(variant.name.split("-")[0])
+
+    def through(sizes: Mapping[str, int], truth: Truth) -> None:
+        arguments = variant.leaves(sizes=sizes) if backward else variant.tensors(sizes=sizes)
+        value = run(*arguments)
+        check(value, truth.value())
+        if backward:
+            exact = map(_summed, truth.jacobian(), variant.shapes)
+            check(grad(value, arguments, torch.ones_like(value)), *exact)
+
+    through(USUAL, variant.truth())
     # Tracing begins anew where a number turns out to be a constant; the second size is to compile nothing.
     before = counter.frame_count
-    check(run(*variant.tensors(sizes=LARGER)), larger(variant).value())
+    through(LARGER, larger(variant))
     assert counter.frame_count == before
+
+
+def _summed(exact: Exact, shape: str) -> Exact:
+    """The gradient of the sum of the results, from a Jacobian in an argument of that shape."""
+    high, reach = (one.sum(tuple(range(one.ndim - len(shape)))) for one in exact)
+    return high, reach
 
 
 @column(GROUP, "training", "value and gradient of a compiled function by backward", first=True)

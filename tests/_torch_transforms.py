@@ -128,8 +128,9 @@ _TAIL = """
 ## Inductor
 
 The compiled columns run on `aot_eager`. What Inductor generates is held to the accuracy contract by
-`tests/test_torch_transforms.py`: float32 `swish` in every run, the other activations and dtypes by
-`pytest -m inductor tests/test_torch_transforms.py`.
+`tests/test_torch_transforms.py`: `gated_unit` with float32 `swish` in every run, and by
+`pytest -m inductor tests/test_torch_transforms.py` its other activations and dtypes, and the packed `swiglu` (beta a
+number and an array), `clamped_swiglu` and `geglu` (tanh) in float32 and bfloat16.
 
 ## What PyTorch refuses
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from _torch_derivatives import contracted, grad
 from _torch_transforms import column
-from _torch_truth import USUAL, Tensor, U, V, Variant, check
+from _torch_truth import USUAL, Exact, Tensor, U, V, Variant, check
+from numpy.typing import NDArray
 from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
@@ -103,8 +106,30 @@ def no_size(variant: Variant) -> None:
         assert torch.func.jvp(variant.fn, leaves, leaves)[1].shape == value.shape
 
 
+@dataclass(frozen=True)
+class _Alone(Variant):
+    """A variant along whose directions one argument moves alone."""
+
+    place: int = 0
+
+    def numbers(self, seed: int = 0, sizes: Mapping[str, int] = USUAL) -> tuple[NDArray[np.float64], ...]:
+        numbers = super().numbers(seed, sizes)
+        return numbers if seed == 0 else tuple(one * (place == self.place) for place, one in enumerate(numbers))
+
+
+def _curved(variant: Variant, which: Sequence[int]) -> list[Exact]:
+    """The gradient, in each argument, of the gradients in those of ``which`` times their directions."""
+    given = (variant.name, variant.fn, variant.exact, variant.shapes, variant.fixed)
+    blocks = [_Alone(*given, place=place).truth().gradient(U) for place in which]
+    return [
+        (sum(exact for exact, _ in column), sum(reach for _, reach in column)) for column in zip(*blocks, strict=True)
+    ]
+
+
 @column(
-    GROUP, "any subset requires grad", "every subset of the arguments (of more than five: each one, and all but each)"
+    GROUP,
+    "any subset requires grad",
+    "gradient and second gradient of every subset of the arguments (of more than five: each one, and all but each)",
 )
 def subsets(variant: Variant) -> None:
     places = range(len(variant.shapes))
@@ -116,8 +141,11 @@ def subsets(variant: Variant) -> None:
         results = grad(value, wanted, variant.cotangent, create_graph=True)
         check(results, *(truth.gradient()[place] for place in which))
         slope = sum((one * variant.tensors(U)[place]).sum() for one, place in zip(results, which, strict=True))
-        if slope.requires_grad:
-            grad(slope, wanted, materialize_grads=True)
+        # A slope without a graph says that the gradient is constant.
+        still = [torch.zeros_like(one) for one in wanted]
+        second = grad(slope, wanted, materialize_grads=True) if slope.requires_grad else still
+        exact = _curved(variant, which)
+        check(second, *(exact[place] for place in which))
 
 
 @column(GROUP, "inputs never written", "bytes and versions of arguments, cotangents and tangents, through all orders")
@@ -138,7 +166,10 @@ def inputs_never_written(variant: Variant) -> None:
 
 
 @column(
-    GROUP, "second backward", "with `retain_graph`: the same bits; without: PyTorch's error; a written input: its error"
+    GROUP,
+    "second backward",
+    "with `retain_graph`: the same bits; without: PyTorch's error; after a write to one argument: PyTorch's error, or, "
+    "of a bias, which is not kept, the exact gradient",
 )
 def second_backward(variant: Variant) -> None:
     leaves = variant.leaves()
@@ -148,15 +179,20 @@ def second_backward(variant: Variant) -> None:
         assert all(map(torch.equal, results[0], again))
     with pytest.raises(RuntimeError, match="second time"):
         grad(value, leaves, variant.cotangent)
-    # What the gradient in one of the arguments depends on is kept: after a change in place it is an error.
-    roots = variant.leaves()
-    arguments = [one * 1 for one in roots]
-    value = variant.fn(*arguments)
-    with torch.no_grad():
-        for one in arguments:
-            one.mul_(2)
-    with pytest.raises(RuntimeError, match="modified by an inplace"):
-        grad(value, roots, variant.cotangent)
+    for place, shape in enumerate(variant.shapes):
+        roots = variant.leaves()
+        arguments = [one * 1 for one in roots]
+        value = variant.fn(*arguments)
+        with torch.no_grad():
+            arguments[place].mul_(2)
+        try:
+            results = grad(value, roots, variant.cotangent)
+        except RuntimeError as error:
+            assert "modified by an inplace operation" in str(error), error
+        else:
+            # The sum that a bias, a vector beside matrices, was added to stands for it.
+            assert projects(variant) and len(shape) == 1, (variant.name, place)
+            check(results, *variant.truth().gradient())
 
 
 @column(GROUP, "shared inputs", "one tensor for several arguments, f(x, x); inputs that another operation has saved")
