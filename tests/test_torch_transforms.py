@@ -27,26 +27,26 @@ from gated.contract import ACTIVATIONS, DTYPES  # noqa: E402
 from gated.torch_impl import nn  # noqa: E402
 
 Tensor = torch.Tensor
-transforms.load()
+TABLE = transforms.load()
 
 
-@pytest.mark.parametrize(("row", "column"), transforms.cells())
+@pytest.mark.parametrize(("row", "column"), TABLE.cells())
 def test_cell(row: str, column: str) -> None:
-    for variant in transforms.COLUMNS[column].variants(row):
-        transforms.COLUMNS[column].test(variant)
+    for variant in TABLE.variants(row, column):
+        TABLE.columns[column].test(variant)
 
 
 def test_the_page_is_what_the_tests_give() -> None:
     # Each cell is the outcome of its test, which runs above, and none of which may be skipped or expected to fail.
-    assert transforms.PAGE.read_text() == transforms.page(dict.fromkeys(transforms.cells(), "yes"))
-    assert "**no**" not in transforms.PAGE.read_text()
+    assert TABLE.page.read_text() == TABLE.text(dict.fromkeys(TABLE.cells(), "yes"))
+    assert "**no**" not in TABLE.page.read_text()
 
 
 def test_the_page_has_a_row_for_each_public_name_in_each_table() -> None:
     import gated.torch_impl as G
 
     names = {*G.__all__, *(f"nn.{name}" for name in nn.__all__)}
-    for table in transforms.PAGE.read_text().split("\n## ")[1 : len(transforms.GROUPS) + 1]:
+    for table in TABLE.page.read_text().split("\n## ")[1 : len(TABLE.groups) + 1]:
         assert names <= set(re.findall(r"^\| `([\w.]+)", table, flags=re.MULTILINE))
 
 
