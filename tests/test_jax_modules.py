@@ -19,7 +19,7 @@ pytest.importorskip("flax")
 import flax.linen as nn  # noqa: E402
 import flax.serialization  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
-from _jax import GATE, VALUE, assert_same, kept, weights  # noqa: E402
+from _jax import GATE, VALUE, assert_same, weights  # noqa: E402
 from flax import nnx  # noqa: E402
 
 import gated.jax_impl as G  # noqa: E402
@@ -42,20 +42,6 @@ def test_a_half_precision_ffn_rounds_its_hidden_product_once() -> None:
     assert np.max(np.abs(np.asarray(linear, np.float64) - hidden) / ulp) <= 0.51
 
 
-def test_gradients_of_the_projections_have_the_dtypes_of_their_arrays() -> None:
-    for dtype in ("bfloat16", "float16", "float32"):
-        arrays = weights(dtype)
-        primals = [arrays[name] for name in ("x", "W", "V", "W2", "b", "c", "b2")]
-
-        def pulled(*primals: Any) -> Any:
-            value, pullback = G.vjp(G.gated_ffn, *primals, 0.7)
-            return pullback(value)
-
-        *cotangents, by_beta = jax.eval_shape(pulled, *primals)
-        assert [(each.shape, each.dtype) for each in cotangents] == [(each.shape, each.dtype) for each in primals]
-        assert (by_beta.shape, by_beta.dtype) == ((), jnp.dtype(dtype))
-
-
 def test_an_absent_bias_has_no_cotangent_and_no_tangent() -> None:
     a = weights()
     value, pullback = G.vjp(G.gated_linear, a["x"], a["W"], a["V"], None, a["c"])
@@ -72,60 +58,11 @@ def test_an_absent_bias_has_no_cotangent_and_no_tangent() -> None:
 # Modules
 
 
-def plain_ffn(x: Any, state: Any, beta: float) -> Any:
-    """The block, in float64, from a nest of parameters."""
-    kernel = {name: np.asarray(state[name]["kernel"], np.float64) for name in ("gate_proj", "up_proj", "down_proj")}
-    bias = {name: np.asarray(state[name]["bias"], np.float64) for name in kernel}
-    x = np.asarray(x, np.float64)
-    gate = x @ kernel["gate_proj"] + bias["gate_proj"]
-    value = x @ kernel["up_proj"] + bias["up_proj"]
-    return gate / (1 + np.exp(-beta * gate)) * value @ kernel["down_proj"] + bias["down_proj"]
-
-
 def ffn(recompute: str = "product", **keywords: Any) -> Any:
     return gated_nnx.GatedFFN(
         4, 8, 6, beta=0.7, bias=True, recompute=recompute, bias_init=jax.nn.initializers.normal(1.0), **keywords,
         rngs=nnx.Rngs(0),
     )  # fmt: skip
-
-
-@pytest.mark.parametrize("recompute", ["product", "all"])
-def test_the_two_ffn_modules_compute_the_formula_from_the_same_weights(recompute: str) -> None:
-    x = weights()["x"]
-    module = ffn(recompute, learn_beta=True)
-    parameters = nnx.to_pure_dict(nnx.state(module))
-    assert sorted(parameters) == ["beta", "down_proj", "gate_proj", "up_proj"]
-    other = linen.GatedFFN(4, 8, 6, beta=0.7, learn_beta=True, bias=True, recompute=recompute)
-    made = other.init(jax.random.key(0), x)["params"]
-    assert jax.tree.map(jnp.shape, made) == jax.tree.map(jnp.shape, parameters)
-    assert float(made["beta"]) == np.float32(0.7)
-    result = module(x)
-    np.testing.assert_allclose(result, plain_ffn(x, parameters, 0.7), rtol=1e-5, atol=1e-6)
-    assert_same(other.apply({"params": parameters}, x), result, ulps=4)
-
-    def loss(parameters: Any) -> Any:
-        return (other.apply({"params": parameters}, x) ** 2).sum()
-
-    by_linen = jax.jit(jax.grad(loss))(parameters)
-    by_nnx = nnx.to_pure_dict(nnx.jit(nnx.grad(lambda module, x: (module(x) ** 2).sum()))(module, x))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5), by_nnx, by_linen)
-    h = 1e-4
-    ahead, behind = (np.sum(plain_ffn(x, parameters, 0.7 + step) ** 2) for step in (h, -h))
-    np.testing.assert_allclose(by_linen["beta"], (ahead - behind) / (2 * h), rtol=1e-4)
-
-
-@pytest.mark.parametrize(("recompute", "hidden"), [("product", 2), ("all", 0)])
-def test_an_ffn_module_keeps_the_gate_and_the_value_or_nothing_of_hidden_size(recompute: str, hidden: int) -> None:
-    x = jnp.ones((5, 4))
-    graph, state = nnx.split(ffn(recompute, learn_beta=True))
-    other = linen.GatedFFN(4, 8, 6, beta=0.7, learn_beta=True, bias=True, recompute=recompute)
-    parameters = {"params": nnx.to_pure_dict(state)}
-    for shapes in (
-        kept(lambda state, x: nnx.merge(graph, state)(x), state, x),
-        kept(other.apply, parameters, x),
-    ):
-        assert shapes.count(((5, 8), "float32")) == hidden
-        assert shapes.count(((5, 6), "float32")) == 0
 
 
 def test_modules_are_what_their_functions_are() -> None:

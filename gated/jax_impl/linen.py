@@ -7,12 +7,13 @@ modules take the same arguments as those of :mod:`gated.jax_impl.nnx`; a learnt 
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax.numpy as jnp
 from jax.nn.initializers import zeros
 from jax.typing import DTypeLike
 
-from gated.contract import check_features, check_module, missing_framework
+from gated.contract import check_module, missing_framework
 
 try:
     import flax.linen as nn
@@ -22,19 +23,20 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError(missing_framework("gated.jax_impl.linen", "flax", "jax"), name="flax") from error
 
 from gated.jax_impl._arrays import Array, Beta
-from gated.jax_impl._modules import Initializer, lecun_normal, like
+from gated.jax_impl._explicit import dot_general as summed
+from gated.jax_impl._modules import DotGeneral, Initializer, Precision, check_input, lecun_normal, like
 from gated.jax_impl.activations import swish
 from gated.jax_impl.units import gated_unit, glu, swiglu
 
 __all__ = ["GLU", "GatedFFN", "GatedLinear", "SwiGLU", "Swish"]
 
 
-def _used(module: nn.Module, x: Array) -> Beta:
-    """beta of ``module`` for a call on ``x``: the parameter, or the number."""
+def _beta(module: nn.Module) -> Beta:
+    """beta of ``module``: the parameter, or the number."""
     if not module.learn_beta:
         return float(module.beta)
     learnt: Array = module.param("beta", lambda _: jnp.asarray(module.beta, module.param_dtype))
-    return like(learnt, x)
+    return learnt
 
 
 class Swish(nn.Module):
@@ -60,7 +62,7 @@ class Swish(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """swish(x), of the shape and dtype of ``x``."""
-        return swish(x, _used(self, x))
+        return swish(x, like(_beta(self), x))
 
 
 class GLU(nn.Module):
@@ -115,7 +117,7 @@ class SwiGLU(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """swiglu(x)."""
-        return swiglu(x, _used(self, x), axis=self.axis, layout=self.layout)
+        return swiglu(x, like(_beta(self), x), axis=self.axis, layout=self.layout)
 
 
 class GatedLinear(nn.Module):
@@ -135,8 +137,12 @@ class GatedLinear(nn.Module):
         bias: whether the projections have biases.
         dtype: of the computation; None takes what x and the parameters promote to.
         param_dtype: of the parameters.
-        kernel_init: makes the kernels.
-        bias_init: makes the biases.
+        precision: of the products, as ``jax.lax.dot_general`` takes it.
+        preferred_element_type: the dtype in which the products are given, where not ``dtype``.
+        dot_general: in place of ``jax.lax.dot_general``.
+        kernel_init: makes the kernels. Wrapped in ``nn.with_partitioning`` or ``nn.with_logical_partitioning`` it
+            annotates them too.
+        bias_init: makes the biases, likewise.
     """
 
     in_features: int
@@ -148,6 +154,9 @@ class GatedLinear(nn.Module):
     bias: bool = False
     dtype: DTypeLike | None = None
     param_dtype: DTypeLike = jnp.float32
+    precision: Precision = None
+    preferred_element_type: DTypeLike | None = None
+    dot_general: DotGeneral | None = None
     kernel_init: Initializer = lecun_normal
     bias_init: Initializer = zeros
 
@@ -158,10 +167,10 @@ class GatedLinear(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """(..., in_features) -> (..., out_features)."""
-        check_features("GatedLinear", x.shape, self.in_features)
+        check_input("GatedLinear", x, self.in_features)
         gate = _dense(self, self.out_features, "gate_proj")(x)
         value = _dense(self, self.out_features, "up_proj")(x)
-        return gated_unit(gate, value, activation=self.activation, beta=_used(self, gate))
+        return gated_unit(gate, value, activation=self.activation, beta=like(_beta(self), gate))
 
 
 class GatedFFN(nn.Module):
@@ -184,8 +193,14 @@ class GatedFFN(nn.Module):
             ``"all"`` keeps nothing of hidden size.
         dtype: of the computation; None takes what x and the parameters promote to.
         param_dtype: of the parameters.
-        kernel_init: makes the kernels.
-        bias_init: makes the biases.
+        precision: of the products, as ``jax.lax.dot_general`` takes it.
+        preferred_element_type: the dtype in which the products are given, where not ``dtype``.
+        dot_general: in place of ``jax.lax.dot_general``.
+        kernel_init: makes the kernels. Wrapped in ``nn.with_partitioning`` or ``nn.with_logical_partitioning`` it
+            annotates them too.
+        bias_init: makes the biases, likewise.
+        down_kernel_init: makes the kernel of ``down_proj``; None means ``kernel_init``.
+        down_bias_init: makes its bias; None means ``bias_init``.
     """
 
     in_features: int
@@ -199,8 +214,13 @@ class GatedFFN(nn.Module):
     recompute: str = "product"
     dtype: DTypeLike | None = None
     param_dtype: DTypeLike = jnp.float32
+    precision: Precision = None
+    preferred_element_type: DTypeLike | None = None
+    dot_general: DotGeneral | None = None
     kernel_init: Initializer = lecun_normal
     bias_init: Initializer = zeros
+    down_kernel_init: Initializer | None = None
+    down_bias_init: Initializer | None = None
 
     def __post_init__(self) -> None:
         check_module(
@@ -215,31 +235,46 @@ class GatedFFN(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """(..., in_features) -> (..., out_features)."""
-        check_features("GatedFFN", x.shape, self.in_features)
+        check_input("GatedFFN", x, self.in_features)
+        # Not inside of remat: a number as its argument would be an array, and lose what float32 has no room for; and a
+        # parameter that is made there is no jax.Array.
+        beta = _beta(self)
+        learnt = None if isinstance(beta, float) else beta
         block = nn.remat(GatedFFN._block) if self.recompute == "all" else GatedFFN._block
-        result: Array = block(self, x)
+        result: Array = block(self, x, learnt)
         return result
 
-    def _block(self, x: Array) -> Array:
+    def _block(self, x: Array, learnt: Array | None) -> Array:
         gate = _dense(self, self.hidden_features, "gate_proj")(x)
         value = _dense(self, self.hidden_features, "up_proj")(x)
-        return nn.remat(GatedFFN._down)(self, gate, value)
+        return nn.remat(GatedFFN._down)(self, gate, value, learnt)
 
-    def _down(self, gate: Array, value: Array) -> Array:
+    def _down(self, gate: Array, value: Array, learnt: Array | None) -> Array:
+        beta = float(self.beta) if learnt is None else like(learnt, gate)
+        product = gated_unit(gate, value, activation=self.activation, beta=beta)
         size = self.in_features if self.out_features is None else self.out_features
-        # As an argument of remat a number beta would be an array, and lose what float32 has no room for.
-        product = gated_unit(gate, value, activation=self.activation, beta=_used(self, gate))
-        return _dense(self, size, "down_proj")(product)
+        return _dense(self, size, "down_proj", self.down_kernel_init, self.down_bias_init)(product)
 
 
-def _dense(parent: GatedLinear | GatedFFN, features: int, name: str) -> nn.Dense:
+def _dense(
+    parent: GatedLinear | GatedFFN,
+    features: int,
+    name: str,
+    kernel_init: Initializer | None = None,
+    bias_init: Initializer | None = None,
+) -> nn.Dense:
     """A projection of ``parent``, in whose compact call it is made."""
+    dot_general = parent.dot_general or summed
+    if parent.preferred_element_type is not None:
+        dot_general = functools.partial(dot_general, preferred_element_type=parent.preferred_element_type)
     return nn.Dense(
         features,
         use_bias=parent.bias,
         dtype=parent.dtype,
         param_dtype=parent.param_dtype,
-        kernel_init=parent.kernel_init,
-        bias_init=parent.bias_init,
+        precision=parent.precision,
+        dot_general=dot_general,
+        kernel_init=kernel_init or parent.kernel_init,
+        bias_init=bias_init or parent.bias_init,
         name=name,
     )

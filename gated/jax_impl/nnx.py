@@ -6,11 +6,13 @@ as modules: LoRA, quantised layers and sharding annotations go where they go in 
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax.nn.initializers import zeros
 from jax.typing import DTypeLike
 
-from gated.contract import check_features, check_module, missing_framework
+from gated.contract import check_module, missing_framework
 
 try:
     from flax import nnx
@@ -20,7 +22,8 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError(missing_framework("gated.jax_impl.nnx", "flax", "jax"), name="flax") from error
 
 from gated.jax_impl._arrays import Array, Beta
-from gated.jax_impl._modules import Initializer, lecun_normal, like
+from gated.jax_impl._explicit import dot_general as summed
+from gated.jax_impl._modules import DotGeneral, Initializer, Precision, check_input, lecun_normal, like
 from gated.jax_impl.activations import swish
 from gated.jax_impl.units import gated_unit, glu, swiglu
 
@@ -34,6 +37,11 @@ def _beta(beta: float, learn_beta: bool, param_dtype: DTypeLike) -> nnx.Param[Ar
 def _used(beta: nnx.Param[Array] | float, x: Array) -> Beta:
     """beta for a call on ``x``."""
     return like(beta[...], x) if isinstance(beta, nnx.Variable) else beta
+
+
+def _given(out_sharding: Any) -> dict[str, Any]:
+    """The keyword of ``nnx.Linear`` where there is need of it: a layer in its place may take x alone."""
+    return {} if out_sharding is None else {"out_sharding": out_sharding}
 
 
 class Swish(nnx.Module):
@@ -127,8 +135,11 @@ class GatedLinear(nnx.Module):
         bias: whether the projections have biases.
         dtype: of the computation; None takes what x and the parameters promote to.
         param_dtype: of the parameters.
-        kernel_init: makes the kernels.
-        bias_init: makes the biases.
+        precision: of the products, as ``jax.lax.dot_general`` takes it.
+        preferred_element_type: the dtype in which the products are given, where not ``dtype``.
+        dot_general: in place of ``jax.lax.dot_general``.
+        kernel_init: makes the kernels. Wrapped in ``nnx.with_partitioning`` it annotates them too.
+        bias_init: makes the biases, likewise.
         rngs: the random streams of the initialisation.
     """
 
@@ -143,6 +154,9 @@ class GatedLinear(nnx.Module):
         bias: bool = False,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
+        precision: Precision = None,
+        preferred_element_type: DTypeLike | None = None,
+        dot_general: DotGeneral | None = None,
         kernel_init: Initializer = lecun_normal,
         bias_init: Initializer = zeros,
         rngs: nnx.Rngs,
@@ -156,6 +170,9 @@ class GatedLinear(nnx.Module):
                 use_bias=bias,
                 dtype=dtype,
                 param_dtype=param_dtype,
+                precision=precision,
+                preferred_element_type=preferred_element_type,
+                dot_general=dot_general or summed,
                 kernel_init=kernel_init,
                 bias_init=bias_init,
                 rngs=rngs,
@@ -168,10 +185,11 @@ class GatedLinear(nnx.Module):
         self.gate_proj = linear()
         self.up_proj = linear()
 
-    def __call__(self, x: Array) -> Array:
-        """(..., in_features) -> (..., out_features)."""
-        check_features("GatedLinear", x.shape, self.in_features)
-        gate, value = self.gate_proj(x), self.up_proj(x)
+    def __call__(self, x: Array, out_sharding: Any = None) -> Array:
+        """(..., in_features) -> (..., out_features), in ``out_sharding`` where a mesh of explicit axes needs it."""
+        check_input("GatedLinear", x, self.in_features)
+        sharding = _given(out_sharding)
+        gate, value = self.gate_proj(x, **sharding), self.up_proj(x, **sharding)
         return gated_unit(gate, value, activation=self.activation, beta=_used(self.beta, gate))
 
 
@@ -195,8 +213,13 @@ class GatedFFN(nnx.Module):
             ``"all"`` keeps nothing of hidden size.
         dtype: of the computation; None takes what x and the parameters promote to.
         param_dtype: of the parameters.
-        kernel_init: makes the kernels.
-        bias_init: makes the biases.
+        precision: of the products, as ``jax.lax.dot_general`` takes it.
+        preferred_element_type: the dtype in which the products are given, where not ``dtype``.
+        dot_general: in place of ``jax.lax.dot_general``.
+        kernel_init: makes the kernels. Wrapped in ``nnx.with_partitioning`` it annotates them too.
+        bias_init: makes the biases, likewise.
+        down_kernel_init: makes the kernel of ``down_proj``; None means ``kernel_init``.
+        down_bias_init: makes its bias; None means ``bias_init``.
         rngs: the random streams of the initialisation.
     """
 
@@ -213,19 +236,27 @@ class GatedFFN(nnx.Module):
         recompute: str = "product",
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
+        precision: Precision = None,
+        preferred_element_type: DTypeLike | None = None,
+        dot_general: DotGeneral | None = None,
         kernel_init: Initializer = lecun_normal,
         bias_init: Initializer = zeros,
+        down_kernel_init: Initializer | None = None,
+        down_bias_init: Initializer | None = None,
         rngs: nnx.Rngs,
     ) -> None:
         check_module("GatedFFN", activation=activation, beta=beta, learn_beta=learn_beta, recompute=recompute)
 
-        def linear(size_in: int, size_out: int) -> nnx.Linear:
+        def linear(size_in: int, size_out: int, kernel_init: Initializer, bias_init: Initializer) -> nnx.Linear:
             return nnx.Linear(
                 size_in,
                 size_out,
                 use_bias=bias,
                 dtype=dtype,
                 param_dtype=param_dtype,
+                precision=precision,
+                preferred_element_type=preferred_element_type,
+                dot_general=dot_general or summed,
                 kernel_init=kernel_init,
                 bias_init=bias_init,
                 rngs=rngs,
@@ -237,24 +268,27 @@ class GatedFFN(nnx.Module):
         self.activation = activation
         self.recompute = recompute
         self.beta = _beta(beta, learn_beta, param_dtype)
-        self.gate_proj = linear(in_features, hidden_features)
-        self.up_proj = linear(in_features, hidden_features)
-        self.down_proj = linear(hidden_features, self.out_features)
+        self.gate_proj = linear(in_features, hidden_features, kernel_init, bias_init)
+        self.up_proj = linear(in_features, hidden_features, kernel_init, bias_init)
+        self.down_proj = linear(
+            hidden_features, self.out_features, down_kernel_init or kernel_init, down_bias_init or bias_init
+        )
 
-    def __call__(self, x: Array) -> Array:
-        """(..., in_features) -> (..., out_features)."""
-        check_features("GatedFFN", x.shape, self.in_features)
-        if self.recompute == "all":
-            return nnx.remat(GatedFFN._block)(self, x)
-        return self._block(x)
+    def __call__(self, x: Array, out_sharding: Any = None) -> Array:
+        """(..., in_features) -> (..., out_features), in ``out_sharding`` where a mesh of explicit axes needs it."""
+        check_input("GatedFFN", x, self.in_features)
+        # Closed over: it is no array.
+        sharding = _given(out_sharding)
 
-    def _block(self, x: Array) -> Array:
-        gate, value = self.gate_proj(x), self.up_proj(x)
-        # Closed over: as an argument of remat a number would be an array, and lose what float32 has no room for.
-        activation, beta = self.activation, _used(self.beta, gate)
+        def block(ffn: GatedFFN, x: Array) -> Array:
+            gate, value = ffn.gate_proj(x), ffn.up_proj(x)
+            # Closed over: as an argument of remat a number would be an array, and lose what float32 has no room for.
+            activation, beta = ffn.activation, _used(ffn.beta, gate)
 
-        @nnx.remat
-        def down(down_proj: nnx.Linear, gate: Array, value: Array) -> Array:
-            return down_proj(gated_unit(gate, value, activation=activation, beta=beta))
+            @nnx.remat
+            def down(down_proj: nnx.Linear, gate: Array, value: Array) -> Array:
+                return down_proj(gated_unit(gate, value, activation=activation, beta=beta), **sharding)
 
-        return down(self.down_proj, gate, value)
+            return down(ffn.down_proj, gate, value)
+
+        return (nnx.remat(block) if self.recompute == "all" else block)(self, x)

@@ -2,16 +2,22 @@
 
 The letters are those of Shazeer, "GLU Variants Improve Transformer", arXiv:2002.05202. Matrix products accumulate in
 float32 (float64 for float64), at the highest precision the device has for float32 operands. For float16 and bfloat16
-the gate and the value stay in float32 until the unit's one rounding, and so do their cotangents.
+the gate and the value stay in float32 until the unit's one rounding, and so do their cotangents; what is kept of them
+for the backward pass is in the dtype of x (``_residuals.py``).
 """
 
 from __future__ import annotations
 
+import functools
+
 import jax.numpy as jnp
 from jax import lax
 
-from gated.jax_impl._arrays import Array, Beta, Factor, beta_operand, checks, compiled, compute_dtype
+from gated.jax_impl._arrays import Array, Beta, DType, Factor, beta_operand, checks, compiled, compute_dtype
+from gated.jax_impl._explicit import dot_general, varying_like
 from gated.jax_impl._gated import unit
+from gated.jax_impl._residuals import keeping
+from gated.jax_impl.kernels import fused
 
 __all__ = ["gated_ffn", "gated_linear", "glu_linear", "swiglu_linear"]
 
@@ -144,8 +150,11 @@ def gated_ffn(
 def _linear(
     activation: str, x: Array, W: Array, V: Array, b: Array | None, c: Array | None, beta: Factor | None
 ) -> Array:
-    gate, value = _affine(x, W, b), _affine(x, V, c)
-    return unit(activation, gate, value, beta).astype(x.dtype)
+    kernel = fused(x)
+    if kernel is not None:
+        return kernel(activation, x, W, V, b, c, beta)
+    gate, value = _gate_and_value(x, W, V, b, c)
+    return keeping(functools.partial(_product, activation, x.dtype), x.dtype, gate, value, beta)
 
 
 @compiled(0)
@@ -160,12 +169,32 @@ def _ffn(
     b2: Array | None,
     beta: Factor | None,
 ) -> Array:
-    hidden = _linear(activation, x, W, V, b, c, beta)
-    return _affine(hidden, W2, b2).astype(x.dtype)
+    if fused(x) is not None:
+        return _affine(_linear(activation, x, W, V, b, c, beta), W2, b2).astype(x.dtype)
+    gate, value = _gate_and_value(x, W, V, b, c)
+    return keeping(functools.partial(_down, activation, x.dtype), x.dtype, gate, value, beta, W2, b2)
+
+
+def _gate_and_value(x: Array, W: Array, V: Array, b: Array | None, c: Array | None) -> tuple[Array, Array]:
+    # Once for both: inside shard_map the two gradients of a replicated x are then summed before they are sent.
+    x = varying_like(x, W)
+    return _affine(x, W, b), _affine(x, V, c)
+
+
+def _product(activation: str, dtype: DType, gate: Array, value: Array, beta: Factor | None) -> Array:
+    return unit(activation, gate, value, beta).astype(dtype)
+
+
+def _down(
+    activation: str, dtype: DType, gate: Array, value: Array, beta: Factor | None, W2: Array, b2: Array | None
+) -> Array:
+    return _affine(_product(activation, dtype, gate, value, beta), W2, b2).astype(dtype)
 
 
 def _affine(x: Array, W: Array, b: Array | None) -> Array:
     """x @ W + b in the compute dtype of ``x``."""
     dtype = compute_dtype(x)
-    y = jnp.matmul(x, W.astype(x.dtype), precision=lax.Precision.HIGHEST, preferred_element_type=dtype)
-    return y if b is None else y + b.astype(dtype)
+    last = (((x.ndim - 1,), (0,)), ((), ()))
+    y = dot_general(x, W.astype(x.dtype), last, precision=lax.Precision.HIGHEST, preferred_element_type=dtype)
+    # Of the rank of y: users may have JAX refuse to promote ranks.
+    return y if b is None else y + jnp.expand_dims(b.astype(dtype), range(y.ndim - 1))

@@ -1,0 +1,61 @@
+"""The projections and the gate in one kernel, for TPUs and GPUs, where a caller asks for it.
+
+    with gated.jax_impl.kernels.fused_projections():
+        y = gated_ffn(x, W, V, W2)
+
+In the context, ``gated_linear``, ``glu_linear``, ``swiglu_linear`` and the first half of ``gated_ffn`` are Pallas
+kernels on TPU, CUDA and ROCm: x @ W and x @ V accumulate side by side, and of what has the hidden size only their gated
+product is written. Everywhere else, and in float64, plain operations compute the same.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import jax
+import numpy as np
+
+from gated.jax_impl._arrays import Array, Factor
+from gated.jax_impl.kernels._blocks import GPU, TPU, Blocks, Choice, checked_choice
+
+__all__ = ["GPU", "TPU", "Blocks", "fused", "fused_projections"]
+
+_choice: Any = jax.make_user_context(None)  # type: ignore[no-untyped-call]
+"""The :class:`Choice` in force, None for plain operations. It is a part of the key of every jit cache."""
+
+
+def fused_projections(
+    *, tpu: Blocks = TPU, gpu: Blocks = GPU, interpret: str | None = None
+) -> AbstractContextManager[None]:
+    """A context in which the projected forms use kernels: for this thread, and for what is traced inside.
+
+    A function under ``jax.jit`` is traced again when it is called in another context than before. The Flax modules are
+    not concerned: their projections are layers of their own.
+
+    Args:
+        tpu: the tile sizes on TPUs.
+        gpu: the tile sizes on GPUs.
+        interpret: ``"tpu"`` or ``"gpu"``, to run that kernel in Pallas' interpreter, on any device, slowly; or None.
+
+    Raises:
+        TypeError: ``tpu`` or ``gpu`` is no :class:`Blocks`.
+        ValueError: a tile size does not fit the device, or ``interpret`` is unknown.
+    """
+    context: AbstractContextManager[None] = _choice(checked_choice(tpu, gpu, interpret))
+    return context
+
+
+def fused(x: Array) -> Callable[[str, Array, Array, Array, Array | None, Array | None, Factor | None], Array] | None:
+    """The fused projection of the context, as a function (activation, x, W, V, b, c, beta); None: plain operations.
+
+    float64 has no kernel.
+    """
+    choice: Choice | None = _choice.value
+    if choice is None or x.dtype == np.float64:
+        return None
+    from gated.jax_impl.kernels._fused import linear  # imports Pallas
+
+    return functools.partial(linear, choice)
