@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = [
     pytest.param(page, code, id=f"{page}-{index}")
-    for page in ("README.md", "docs/torch.md")
+    for page in ("README.md", "docs/torch.md", "docs/jax.md", "docs/jax-kernels.md")
     for index, code in enumerate(re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL))
 ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeGuard, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,14 @@ def see(value: object) -> Seen | None:
         value = value.rounded
     if isinstance(value, jax.Array):
         return Seen(value.dtype.name, value.shape, value.aval.weak_type)
+    if _is_typed_int(value):
+        return Seen(value.dtype.name, (), weak=True)  # type: ignore[attr-defined]
     return None
+
+
+def _is_typed_int(value: object) -> TypeGuard[int]:
+    """A Python int to which JAX added a dtype, as ``jax.vjp`` does, which has no derivative in it."""
+    return isinstance(value, int) and hasattr(value, "aval")
 
 
 checks = Checks(see)
@@ -54,9 +61,9 @@ def beta_operand(beta: Beta | Factor, x: Array) -> Factor | None:
     """
     if isinstance(beta, Factor):
         return beta
-    if not is_number(beta):
-        return Factor(beta)  # type: ignore[arg-type]
-    return None if beta == 1 else number(beta, x)
+    if is_number(beta) or _is_typed_int(beta):
+        return None if beta == 1 else number(beta, x)
+    return Factor(beta)  # type: ignore[arg-type]
 
 
 def number(value: float, x: Array) -> Factor:
