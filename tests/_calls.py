@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import ModuleType
 from typing import Any, NamedTuple
 from unittest import mock
@@ -142,13 +142,20 @@ class NumpyNative(Native):
     def idle(self) -> Iterator[None]:
         # NumPy has no hook below its functions: those through which the reference does all its arithmetic stand in.
         helpers = ("gated.numpy_ref._arrays", "gated.numpy_ref._wide")
-        with ExitStack() as stack:
-            for name, module in list(sys.modules.items()):
-                if name.startswith("gated.numpy_ref."):
-                    for each, value in list(vars(module).items()):
-                        if inspect.isfunction(value) and value.__module__ in helpers:
-                            stack.enter_context(mock.patch.object(module, each, _refuse))
+        honest = [
+            (module, each, value)
+            for name, module in list(sys.modules.items())
+            if name.startswith("gated.numpy_ref.")
+            for each, value in vars(module).items()
+            if inspect.isfunction(value) and value.__module__ in helpers
+        ]
+        try:
+            for module, each, _ in honest:
+                setattr(module, each, _refuse)
             yield
+        finally:
+            for module, each, value in honest:
+                setattr(module, each, value)
 
 
 class TorchNative(Native):

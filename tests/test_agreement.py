@@ -21,6 +21,7 @@ from strategies import (
     SHAPES,
     SPECS,
     Backend,
+    Patterns,
     Spec,
     any_bits,
     arrays,
@@ -89,9 +90,7 @@ class Call:
 
 
 @st.composite
-def calls(
-    draw: st.DrawFn, spec: Spec, form: Format, elements: st.SearchStrategy[int], *, jax: bool, beta_kind: str = ""
-) -> Call:
+def calls(draw: st.DrawFn, spec: Spec, form: Format, elements: Patterns, *, jax: bool, beta_kind: str = "") -> Call:
     """A call with drawn arrays. JAX compiles for every shape and layout, so it has one of each."""
     shape = (ELEMENTS,) if jax else draw(st.sampled_from(SHAPES[1:] if spec.kind == "packed" else SHAPES))
     gate, value = (draw(arrays(form, shape, elements)) for _ in range(2))

@@ -53,7 +53,7 @@ def _at_most(largest: float, scale: float) -> Fraction:
 
 
 def values(form: Format) -> st.SearchStrategy[float]:
-    return any_bits(form).map(lambda bits: float(np.array(bits).astype(form.bits).view(form.dtype)))
+    return any_bits(form).one().map(lambda bits: float(np.array(bits).astype(form.bits).view(form.dtype)))
 
 
 @st.composite

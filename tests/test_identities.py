@@ -21,7 +21,6 @@ from _bounds import (
     term,
     ulp,
 )
-from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from strategies import (
@@ -33,8 +32,10 @@ from strategies import (
     backend,
     every_backend,
     graded_bits,
+    halves,
     moderate_bits,
     pack,
+    tried,
     unpack,
 )
 
@@ -65,7 +66,7 @@ def wide(x: Array) -> Float64:
 
 
 def holds(one: Backend, check: Callable[[Any], None], examples: int = 6) -> None:
-    settings(max_examples=examples // 2 if one.name == "jax" else examples)(given(st.data())(check))()
+    tried(one.name, check, examples)
 
 
 def drawn(data: Any, form: Format, reach: float = 8.0) -> Array:
@@ -74,8 +75,7 @@ def drawn(data: Any, form: Format, reach: float = 8.0) -> Array:
 
 def dyadic(data: Any, form: Format, shape: tuple[int, ...], reach: int = 2) -> Array:
     """Numbers k / 2 with |k| <= reach."""
-    steps = data.draw(st.lists(st.integers(-reach, reach), min_size=math.prod(shape), max_size=math.prod(shape)))
-    return (np.array(steps, np.float64).reshape(shape) / 2).astype(form.dtype)
+    return data.draw(halves(form, shape, reach))
 
 
 def off(

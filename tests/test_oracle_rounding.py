@@ -44,7 +44,7 @@ def number(bits: int, form: Format) -> float:
 @st.composite
 def calls(draw: st.DrawFn, form: Format) -> tuple[str, str, dict[str, float], dict[str, Any]]:
     function, quantity = draw(st.sampled_from(EVERYTHING))
-    bits = finite_bits(form)
+    bits = finite_bits(form).one()
     names = ["x"] if function not in UNITS else ["gate", "value"]
     names += ["beta"] if function in ("swish", "swiglu", "gated_unit") else []
     inputs = {name: number(draw(bits), form) for name in (*names, "cotangent")}

@@ -169,7 +169,7 @@ def test_extra_memory_is_a_few_blocks_whatever_the_size(function: str) -> None:
 
 
 # The axes of x before the last, d_in and d_hidden: a weight, or x, is larger in float32 than what a call may hold.
-PROJECTED = {"large weights": ((128,), 512, 8192), "many rows": ((256, 512), 16, 16)}
+PROJECTED = {"large weights": ((128,), 512, 6144), "many rows": ((256, 512), 16, 16)}
 
 
 @pytest.mark.parametrize("kind", ["value", "vjp", "jvp"])
@@ -207,10 +207,10 @@ def test_a_projection_holds_a_few_blocks_however_large_x_and_the_weights(case: s
 
 
 def sample(spec: Spec, dtype: str) -> tuple[Array, ...]:
-    """Arguments of about 120 elements, from all over the dtype."""
+    """Arguments of 60 elements, from all over the dtype."""
     form = FORMATS[dtype]
     rng = np.random.default_rng(4)
-    gate, value = (rng.permutation(one)[:120].reshape(4, 5, 6) for one in inputs.pairs(form, rng, 2000))
+    gate, value = (rng.permutation(one)[:60].reshape(3, 4, 5) for one in inputs.pairs(form, rng, 2000))
     if spec.kind == "unary":
         return (gate,)
     return (gate, value) if spec.kind == "pair" else (pack(gate, value, -1, "gate_last"),)
@@ -251,7 +251,7 @@ def test_any_block_size_gives_the_same_bits(spec: Spec, dtype: str, monkeypatch:
     primals = sample(spec, dtype)
     expected = all_results(spec, primals)
     original = _arrays.blocks
-    for size in (1, 7, 30, 64):
+    for size in (1, 7, 15, 32):
 
         def blocks(shape: tuple[int, ...], size: int = size) -> Any:
             return original(shape, size)

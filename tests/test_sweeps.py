@@ -294,13 +294,22 @@ def test_the_wrong_side_of_what_float32_takes_for_a_tie_is_found(name: str, refe
     assert found.at >> 16 == gate and 0.5 < found.error <= 0.5 + 2.0**-16
 
 
+def few(name: str, adapter: Adapter, number: float) -> dict[str, Tally]:
+    """A small unit: the 2^16 numbers that begin with the bits of ``number``, or all pairs of it and its neighbours."""
+    sweep = SWEEPS[name]
+    pattern = int(np.array(number, sweep.form.dtype).view(sweep.form.bits))
+    if sweep.pairs:
+        small = replace(sweep, unit=4 << 16)
+        return pairs.measure_pairs(small, adapter, (pattern << 16) // small.unit)
+    small = replace(sweep, unit=1 << 16)
+    return numbers.measure_numbers(small, adapter, pattern // small.unit)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", PAIRS)
-@pytest.mark.parametrize("gate", [0.0, -1.28, -88.5, float("inf"), float("nan")])
+@pytest.mark.parametrize("gate", [0.0, -1.28, -17.0, -88.5, 0.3, 5.0, float("inf"), float("nan")])
 def test_pairs_of_a_few_gates_are_within_the_contract(name: str, backend: str, gate: float) -> None:
-    sweep = SWEEPS[name]
-    unit = (int(np.array(gate, sweep.form.dtype).view(np.uint16)) << 16) // sweep.unit
-    for quantity, tally in measure_unit(name, load(backend), unit).items():
+    for quantity, tally in few(name, load(backend), gate).items():
         assert (tally.failing, tally.error <= 0.51) == (0, True), quantity
 
 
@@ -308,13 +317,10 @@ def test_pairs_of_a_few_gates_are_within_the_contract(name: str, backend: str, g
 @pytest.mark.parametrize("name", [*WIDE, *PAIRS])
 def test_the_other_forms_of_a_backend_are_within_the_contract(name: str, form: str) -> None:
     """Compiled, and not jitted: other instructions, the same bounds, where the curves turn and where they end."""
-    sweep = SWEEPS[name]
     adapter = load(form)
-    for number in (-100.0, -1.28, 0.3):
-        pattern = int(np.array(number, sweep.form.dtype).view(sweep.form.bits))
-        unit = (pattern << 16 if sweep.pairs else pattern) // sweep.unit
-        for quantity, tally in measure_unit(name, adapter, unit).items():
-            assert (tally.failing, tally.share <= 1) == (0, True), (quantity, tally)
+    for number in (-100.0, -88.5, -17.0, -1.28, 0.3, 5.0):
+        for quantity, tally in few(name, adapter, number).items():
+            assert (tally.failing, tally.share <= 1) == (0, True), (number, quantity, tally)
 
 
 # All inputs of the 16-bit dtypes, each backend

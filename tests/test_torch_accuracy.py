@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -15,6 +16,7 @@ import gated.torch_impl as ours  # noqa: E402
 from gated.conformance.adapters import load  # noqa: E402
 from gated.conformance.cases import cases  # noqa: E402
 from gated.conformance.error import FORMATS  # noqa: E402
+from gated.conformance.quantities import Case  # noqa: E402
 from gated.contract import ARRAY_PARAMETERS  # noqa: E402
 from gated.torch_impl import _blocks, _cpu  # noqa: E402
 
@@ -33,6 +35,12 @@ small arrays, whose operations make tensors of their own.
 Only numbers that the plain arithmetic admits get it. With blocks of one element all of these do, and the extreme ones
 go from the first arithmetic to the next one by one; with blocks of eight there are extremes within a block.
 """
+
+
+@functools.cache
+def _cases(function: str, dtype: str) -> list[Case]:
+    """The exact results, for all arithmetics."""
+    return list(cases(function, dtype, seed=7, size=128))
 
 
 @pytest.fixture
@@ -60,7 +68,7 @@ def arithmetic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("function", ELEMENTWISE)
 def test_every_arithmetic_is_within_the_bounds_without_allowance(function: str, dtype: str, arithmetic: None) -> None:
     adapter, form = load("torch"), FORMATS[dtype]
-    for case in cases(function, dtype, seed=7, size=128):
+    for case in _cases(function, dtype):
         value, cotangents = adapter.value_and_cotangents(case.function, case.primals, case.cotangent, case.static)
         for place, quantity in enumerate(case.quantities):
             if quantity.scale is None:  # a sum over all elements has a bound of its own
