@@ -1,0 +1,142 @@
+"""Numbers that may be too small for a float, and products that flush only where the result is subnormal.
+
+XLA on the CPU reads subnormal operands as zeros and flushes subnormal results. The general remedy is an exponent apart
+(``_scaled.py``). For values and first derivatives there is a cheaper one: what is too small is kept larger by a fixed
+power of two, in one step below exp(-far) and for subnormal inputs, and the power is multiplied back last.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from gated.jax_impl._arrays import Array
+from gated.jax_impl._exponential import reduced_exp_minus
+from gated.jax_impl._scaled import exponent_of_power, is_subnormal, not_below_normal, power_of_minus, subnormal_times_power, where
+
+__all__ = ["Decay", "Linear", "Tapered", "coefficient", "exp_minus", "largest", "product", "tapered"]
+
+
+class _Range(NamedTuple):
+    """Where numbers are kept larger, and by how much.
+
+    exp(-t) is normal up to ``far``; from there to ``largest`` it is kept larger by 2^(2 far_bits), and normal too.
+    Times two finite numbers and a cotangent of 2^16 it is 0 at ``largest``. Subnormal numbers are kept larger by
+    2^small_bits.
+    """
+
+    far: float
+    largest: float
+    far_bits: int
+    small_bits: int
+
+
+_RANGES = {"float32": _Range(85.0, 210.0, 90, 64), "float64": _Range(700.0, 1950.0, 900, 256)}
+
+
+def _range(x: Array) -> _Range:
+    return _RANGES[x.dtype.name]
+
+
+def largest(x: Array) -> float:
+    """The t up to which there is an exp(-t) of the dtype of ``x``."""
+    return _range(x).largest
+
+
+class Tapered(NamedTuple):
+    """``near * step * step``, and times 2^-small_bits where it is ``small``; None stands for 1 and for nowhere."""
+
+    near: Array
+    step: Array | None = None
+    small: Array | None = None
+
+
+def tapered(x: Array) -> Tapered:
+    """``x``, kept larger where it is subnormal."""
+    small = is_subnormal(x)
+    return Tapered(where(small, subnormal_times_power(x, _range(x).small_bits), x), None, small)
+
+
+class Decay(NamedTuple):
+    """exp(-t): ``kept``, which is larger by 2^(2 far_bits) where t is ``far``, and ``plain``, which is 0 there."""
+
+    kept: Array
+    plain: Array
+    far: Array
+
+    def step(self, here: Array | None = None) -> Array:
+        """What ``kept`` is to be multiplied with twice ``here``; 1 elsewhere."""
+        away = self.far if here is None else self.far & here
+        return where(away, 2.0 ** -_range(self.kept).far_bits, lax.full_like(self.kept, 1.0))
+
+
+def exp_minus(t: Array, rest: Array | None = None) -> Decay:
+    """exp(-(t + rest)) for t from 0 to :func:`largest`, or nan, and a rest far below it."""
+    far = t > _range(t).far
+    mantissa, k = reduced_exp_minus(t, rest)
+    kept = mantissa * power_of_minus(k - where(far, 2.0 * _range(k).far_bits, lax.full_like(k, 0.0)))
+    return Decay(kept, where(far, 0.0, kept), far)
+
+
+def product(f: Tapered, value: Array | None) -> Array:
+    """f * value.
+
+    The steps stand on both sides of what is kept larger, so that no partial product leaves the range unless the
+    result does: |near * step| < 1 where step < 1.
+    """
+    result, step, small = f
+    if value is not None:
+        v = tapered(value)
+        small = v.small if small is None else small | v.small
+        result = (v.near if step is None else v.near * step) * result
+    elif step is not None:
+        result = result * step
+    last = _last(result, step, small)
+    return result if last is None else result * last
+
+
+def _last(like: Array, step: Array | None, small: Array | None) -> Array | None:
+    """The power multiplied last. What is small in one factor is not far in another unless their product is 0."""
+    if small is None:
+        return step
+    return where(small, 2.0 ** -_range(like).small_bits, lax.full_like(like, 1.0) if step is None else step)
+
+
+class Linear(NamedTuple):
+    """A coefficient as the factors ``first * near * last``, for multiplication in this order or the reverse.
+
+    ``first`` and ``last`` are powers of two of at most 1; None stands for 1.
+    """
+
+    near: Array
+    first: Array | None
+    last: Array | None
+
+    def exponent(self) -> Array:
+        """n, where ``first * last`` is 2^n."""
+        exponents = [exponent_of_power(power) for power in (self.first, self.last) if power is not None]
+        return sum(exponents, jnp.zeros(self.near.shape, jnp.int32))
+
+
+def coefficient(f: Tapered, value: Array | None) -> Linear:
+    """f * value, as a coefficient of what is not known yet.
+
+    The coefficient may be no float where its product with a cotangent is one: below 2^-small_bits it is kept larger.
+    One that is too small for any product has a ``near`` that is not 0, and makes an infinity of an infinite cotangent.
+    """
+    n, step, small = f
+    if value is None:
+        return Linear(n, step, _last(n, step, small))
+    assert small is None
+    v = tapered(value)
+    assert v.small is not None
+    bits = _range(n).small_bits
+    near = v.near * n if step is None else v.near * step * n
+    low = (jnp.abs(near if step is None else near * step) < 2.0**-bits) & ~v.small
+    one = lax.full_like(n, 1.0)
+    up = where(low, 2.0**bits, one)
+    near = near * (up if step is None else step * up)
+    near = where((n != 0) & (v.near != 0), not_below_normal(near), near)
+    return Linear(near, None, where(low | v.small, 2.0**-bits, one))
