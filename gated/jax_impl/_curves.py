@@ -60,6 +60,12 @@ def _clipped(x: Array, bound: float) -> Array:
     return where(x > bound, bound, where(x < -bound, -bound, x))
 
 
+def _base(x: Array, bound: float) -> Tapered:
+    """x, or -bound below it: what the activation multiplies with a number from 0 to 1."""
+    kept = tapered(x)
+    return kept._replace(near=where(x < -bound, -bound, kept.near))
+
+
 def _over_one_more(numerator: Array | float, e: Decay, vanishes: Array) -> Array:
     """numerator / (1 + E), or 0 where that is its limit.
 
@@ -100,9 +106,8 @@ def _swish(x: Array) -> Tapered:
     """x s(x)"""
     z = _clipped(x, largest(x))
     e = exp_minus(jnp.abs(z))
-    kept = tapered(x)
-    base = where(z < 0, z, kept.near)
-    return Tapered(base * _logistic(z, e, x == -math.inf), e.step(z < 0), kept.small)
+    base = _base(x, largest(x))
+    return base._replace(near=base.near * _logistic(z, e, x == -math.inf), step=e.step(z < 0))
 
 
 def _swish_slope(x: Array) -> Tapered:
@@ -113,7 +118,7 @@ def _swish_slope(x: Array) -> Tapered:
 
 
 # w is just below ``largest`` here.
-_TANH_BOUNDS = {"float32": 13.6, "float64": 29.8}
+_TANH_BOUNDS = {"float32": 13.44, "float64": 26.98}
 
 
 def _tanh_decay(x: Array) -> tuple[Array, Decay]:
@@ -127,9 +132,8 @@ def _tanh_decay(x: Array) -> tuple[Array, Decay]:
 def _gelu_tanh(x: Array) -> Tapered:
     """x s(w), w = a x (1 + b x^2)"""
     near, e = _tanh_decay(x)
-    kept = tapered(x)
-    base = where(near < 0, near, kept.near)
-    return Tapered(base * _logistic(near, e, x == -math.inf), e.step(near < 0), kept.small)
+    base = _base(x, _TANH_BOUNDS[x.dtype.name])
+    return base._replace(near=base.near * _logistic(near, e, x == -math.inf), step=e.step(near < 0))
 
 
 def _gelu_tanh_slope(x: Array) -> Tapered:
@@ -141,8 +145,8 @@ def _gelu_tanh_slope(x: Array) -> Tapered:
 
 # The normal family
 
-# x^2 / 2 is just below ``largest`` here.
-_NORMAL_BOUNDS = {"float32": 20.25, "float64": 62.25}
+# x^2 / 2 is just below ``largest`` here, so that E / D is normal.
+_NORMAL_BOUNDS = {"float32": 19.5, "float64": 53.6}
 
 
 def _normal_decay(x: Array) -> tuple[Array, Decay]:
@@ -164,9 +168,8 @@ def _gelu(x: Array) -> Tapered:
     numerator = where(near, rise + 2 * (1 - e.plain), where(negative, e.kept, e.plain))
     ratio = numerator / (2 + rise)
     above = where(near, 0.5 + ratio / 2, 1 - ratio)
-    kept = tapered(x)
-    base = where(negative & e.far, -t, kept.near)
-    return Tapered(base * where(negative, ratio, above), e.step(negative), kept.small)
+    base = _base(x, _NORMAL_BOUNDS[x.dtype.name])
+    return base._replace(near=base.near * where(negative, ratio, above), step=e.step(negative))
 
 
 def _gelu_slope(x: Array) -> Tapered:

@@ -22,18 +22,19 @@ __all__ = ["Decay", "Linear", "Tapered", "coefficient", "exp_minus", "largest", 
 class _Range(NamedTuple):
     """Where numbers are kept larger, and by how much.
 
-    exp(-t) is normal up to ``far``; from there to ``largest`` it is kept larger by 2^(2 far_bits), and normal too.
-    Times two finite numbers and a cotangent of 2^16 it is 0 at ``largest``. Subnormal numbers are kept larger by
-    2^small_bits.
+    exp(-t) is plain up to ``far``; from there to ``largest`` it is kept larger by 2^(2 far_bits), and normal on both
+    sides also divided by 2^6 or with a cotangent of 2^-16. At ``largest``, a derivative times a finite number and a
+    cotangent of 2^16 is 0. Numbers below the smallest normal one times 8 are kept larger by 2^bits in a product; the
+    factor of a derivative comes with 2^bits or 2^-bits wherever it is not between 4 2^-bits and 2^bits / 4.
     """
 
     far: float
     largest: float
     far_bits: int
-    small_bits: int
+    bits: int
 
 
-_RANGES = {"float32": _Range(85.0, 210.0, 90, 64), "float64": _Range(700.0, 1950.0, 900, 256)}
+_RANGES = {"float32": _Range(73.0, 195.0, 78, 64), "float64": _Range(690.0, 1445.0, 540, 512)}
 
 
 def _range(x: Array) -> _Range:
@@ -46,7 +47,7 @@ def largest(x: Array) -> float:
 
 
 class Tapered(NamedTuple):
-    """``near * step * step``, and times 2^-small_bits where it is ``small``; None stands for 1 and for nowhere."""
+    """``near * step * step``, and times 2^-bits where it is ``small``; None stands for 1 and for nowhere."""
 
     near: Array
     step: Array | None = None
@@ -54,9 +55,15 @@ class Tapered(NamedTuple):
 
 
 def tapered(x: Array) -> Tapered:
-    """``x``, kept larger where it is subnormal."""
-    small = is_subnormal(x)
-    return Tapered(where(small, subnormal_times_power(x, _range(x).small_bits), x), None, small)
+    """``x``, kept larger where it or its half is subnormal."""
+    bits = _range(x).bits
+    small = jnp.abs(x) < 8 * float(jnp.finfo(x.dtype).tiny)
+    return Tapered(_times(x, where(small, 2.0**bits, lax.full_like(x, 1.0)), bits), None, small)
+
+
+def _times(x: Array, power: Array, bits: int) -> Array:
+    """x * power, a power that is 2^bits where x is subnormal."""
+    return where(is_subnormal(x), subnormal_times_power(x, bits), x * power)
 
 
 class Decay(NamedTuple):
@@ -84,7 +91,7 @@ def product(f: Tapered, value: Array | None) -> Array:
     """f * value.
 
     The steps stand on both sides of what is kept larger, so that no partial product leaves the range unless the
-    result does: |near * step| < 1 where step < 1.
+    result does: |near * step| < 1 where step < 1. Where both factors are kept larger the result is 0 in any case.
     """
     result, step, small = f
     if value is not None:
@@ -101,13 +108,13 @@ def _last(like: Array, step: Array | None, small: Array | None) -> Array | None:
     """The power multiplied last. What is small in one factor is not far in another unless their product is 0."""
     if small is None:
         return step
-    return where(small, 2.0 ** -_range(like).small_bits, lax.full_like(like, 1.0) if step is None else step)
+    return where(small, 2.0 ** -_range(like).bits, lax.full_like(like, 1.0) if step is None else step)
 
 
 class Linear(NamedTuple):
     """A coefficient as the factors ``first * near * last``, for multiplication in this order or the reverse.
 
-    ``first`` and ``last`` are powers of two of at most 1; None stands for 1.
+    ``first`` and ``last`` are powers of two; None stands for 1.
     """
 
     near: Array
@@ -121,22 +128,22 @@ class Linear(NamedTuple):
 
 
 def coefficient(f: Tapered, value: Array | None) -> Linear:
-    """f * value, as a coefficient of what is not known yet.
+    """f * value, as a coefficient of what is not known yet; beside a value, f is small nowhere.
 
-    The coefficient may be no float where its product with a cotangent is one: below 2^-small_bits it is kept larger.
-    One that is too small for any product has a ``near`` that is not 0, and makes an infinity of an infinite cotangent.
+    The coefficient may be no float where its product with a cotangent is one. One that is too small for any product
+    has a ``near`` that is not 0, and makes an infinity of an infinite cotangent.
     """
     n, step, small = f
     if value is None:
         return Linear(n, step, _last(n, step, small))
     assert small is None
-    v = tapered(value)
-    assert v.small is not None
-    bits = _range(n).small_bits
-    near = v.near * n if step is None else v.near * step * n
-    low = (jnp.abs(near if step is None else near * step) < 2.0**-bits) & ~v.small
-    one = lax.full_like(n, 1.0)
-    up = where(low, 2.0**bits, one)
-    near = near * (up if step is None else step * up)
-    near = where((n != 0) & (v.near != 0), not_below_normal(near), near)
-    return Linear(near, None, where(low | v.small, 2.0**-bits, one))
+    bits = _range(n).bits
+    size, one = jnp.abs(value), lax.full_like(value, 1.0)
+    large, low = size > 2.0 ** (bits - 2), size < 2.0 ** (2 - bits)
+    v = _times(value, where(large, 2.0**-bits, where(low, 2.0**bits, one)), bits)
+    last = where(large, 2.0**bits, where(low, 2.0**-bits, one))
+    near = v * n
+    if step is not None:
+        # Where both are small, the product is 0 also with the smallest of the powers.
+        near, last = near * step, lax.max(last * step, lax.full_like(last, float(jnp.finfo(last.dtype).tiny)))
+    return Linear(where((n != 0) & (v != 0), not_below_normal(near), near), None, last)
