@@ -16,7 +16,7 @@ from jax import lax
 from gated.jax_impl._arrays import Array
 from gated.jax_impl._scaled import Scaled, split, to_float
 
-__all__ = ["Pair", "exact", "exact_product", "exp_minus", "halves", "polynomial"]
+__all__ = ["Pair", "exact", "exact_product", "exp_minus", "halves", "polynomial", "reduced_exp_minus"]
 
 
 class Pair(NamedTuple):
@@ -74,14 +74,20 @@ def exact_product(a: Array, b: Array) -> tuple[Pair, Array]:
 
 def exp_minus(t: Pair) -> tuple[Array, Scaled]:
     """``t`` as one float, bounded by where exp(-t) is 0 in every use, and exp(-t). t >= 0 or nan."""
-    dtype = t.high.dtype
-    largest, ln2_high, ln2_low, degree = _REDUCTIONS[dtype.name]
+    largest = _REDUCTIONS[t.high.dtype.name].largest
     beyond = t.high > largest
     high, low = jnp.where(beyond, largest, t.high), jnp.where(beyond, 0.0, t.low)
-    k = jnp.round(high * (1 / math.log(2)))
-    r = ((high - k * ln2_high) - k * ln2_low) + low
+    mantissa, k = reduced_exp_minus(high, low)
+    return high + low, Scaled(mantissa, -k.astype(jnp.int32))
+
+
+def reduced_exp_minus(high: Array, low: Array | None = None) -> tuple[Array, Array]:
+    """m and k, an integer as a float, of exp(-t) = m 2^-k with t = ``high + low`` from 0 to ``largest``."""
+    _, ln2_high, ln2_low, degree = _REDUCTIONS[high.dtype.name]
+    k = lax.round(high * (1 / math.log(2)), lax.RoundingMethod.TO_NEAREST_EVEN)
+    r = (high - k * ln2_high) - k * ln2_low
     taylor = tuple((-1) ** n / math.factorial(n) for n in range(degree + 1))
-    return high + low, Scaled(polynomial(taylor, r), -k.astype(jnp.int32))
+    return polynomial(taylor, r if low is None else r + low), k
 
 
 def polynomial(coefficients: tuple[float, ...], x: Array) -> Array:

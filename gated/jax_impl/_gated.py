@@ -66,12 +66,10 @@ def clamped(axis: int, layout: str, limit: float, offset: float, x: Array, alpha
 def split_packed(x: Array, axis: int, layout: str) -> tuple[Array, Array]:
     """The gate and the value."""
     n = x.shape[axis] // 2
-    if layout == "interleaved":
-        pairs = x.reshape(*x.shape[:axis], n, 2, *x.shape[axis + 1 :])
-        gate, value = (jnp.squeeze(half, axis + 1) for half in lax.split(pairs, (1, 1), axis + 1))
-        return gate, value
-    first, last = lax.split(x, (n, n), axis)
-    return (first, last) if layout == "gate_first" else (last, first)
+    sizes, halves_at = ((n, 2), axis + 1) if layout == "interleaved" else ((2, n), axis)
+    pairs = x.reshape(*x.shape[:axis], *sizes, *x.shape[axis + 1 :])
+    first, last = (jnp.squeeze(half, halves_at) for half in lax.split(pairs, (1, 1), halves_at))
+    return (last, first) if layout == "gate_last" else (first, last)
 
 
 def _unit(activation: str, gate: Array, value: Array, beta: Factor | None) -> Array:

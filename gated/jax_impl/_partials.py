@@ -21,17 +21,17 @@ from gated.jax_impl._exponential import Pair, exact, exact_product, exp_minus, h
 from gated.jax_impl._normal_tail import bound, tail_divisor_less_two
 from gated.jax_impl._scaled import Scaled, has_sign, select, signed_bits, split, times, to_float
 
-__all__ = ["is_positive", "partial", "rectify"]
+__all__ = ["CUBIC", "QUARTILE", "SLOPE", "SQRT_2_PI", "is_positive", "partial", "rectify", "tanh_argument"]
 
 _Coefficient = Array | float
 _Polynomial = tuple[float, ...]
 
-_SQRT_2_PI = math.sqrt(2 * math.pi)
+SQRT_2_PI = math.sqrt(2 * math.pi)
 # Below this quartile of the normal distribution, (D - 2 E) / 2D < 1/4 in gelu, at most half of the 1/2 beside it.
-_QUARTILE = 0.67
+QUARTILE = 0.67
 # gelu_tanh: a = 2 sqrt(2 / pi) and a b, b = 0.044715, each as the float64 nearest to it and the rest.
-_SLOPE, _SLOPE_REST = 1.5957691216057308, -9.96930880911092e-17
-_CUBIC, _CUBIC_REST = 0.07135481627260025, -6.175149918155315e-19
+SLOPE, _SLOPE_REST = 1.5957691216057308, -9.96930880911092e-17
+CUBIC, _CUBIC_REST = 0.07135481627260025, -6.175149918155315e-19
 # Beyond this x, exp(-w) times any float64 numbers is 0.
 _TANH_BOUND = 40.0
 
@@ -129,21 +129,21 @@ def _gelu_tanh(order: int, x: Array) -> Scaled:
     """The derivatives of x s(w), w = a x (1 + b x^2), with a = 2 sqrt(2 / pi), b = 0.044715."""
     infinite = jnp.isinf(x)
     bounded = jnp.where(jnp.abs(x) > _TANH_BOUND, jnp.where(has_sign(x), -_TANH_BOUND, _TANH_BOUND), x)
-    w = _tanh_argument(bounded)
+    w = tanh_argument(bounded)
     if order == 0:
         return times(_logistic_sum({0: 1.0}, w, infinite), _unless(infinite & has_sign(x), x))
     terms: dict[int, _Coefficient] = {k: polynomial(c, bounded) for k, c in _tanh_polynomials(order).items()}
     return _logistic_sum(terms, w, infinite)
 
 
-def _tanh_argument(x: Array) -> Pair:
+def tanh_argument(x: Array) -> Pair:
     """a x + a b x^3 = x (a + a b x^2), for |x| <= 40."""
     x_half = halves(x)
     square = Pair(x_half.high * x_half.high, x_half.low * (x + x_half.high))
     square_top = halves(square.high + square.low).high
     square_rest = (square.high - square_top) + square.low
-    slope_top, slope_rest = _constant_halves(_SLOPE, _SLOPE_REST, x)
-    cubic_top, cubic_rest = _constant_halves(_CUBIC, _CUBIC_REST, x)
+    slope_top, slope_rest = _constant_halves(SLOPE, _SLOPE_REST, x)
+    cubic_top, cubic_rest = _constant_halves(CUBIC, _CUBIC_REST, x)
     # The factor a + a b x^2 is factor_top + factor_rest; products of two tops are exact.
     cubic_high = cubic_top * square_top
     cubic_low = cubic_top * square_rest + cubic_rest * (square_top + square_rest)
@@ -162,7 +162,7 @@ def _constant_halves(c: float, c_rest: float, like: Array) -> tuple[float, float
 
 def _tanh_polynomials(order: int) -> dict[int, _Polynomial]:
     """P_k for every k, where the derivative of x s(w) is the sum of P_k(x) s_k(w): (P s_k)' = P' s_k + P w' s_(k+1)."""
-    w_prime = (_SLOPE, 0.0, 3 * _CUBIC)
+    w_prime = (SLOPE, 0.0, 3 * CUBIC)
     terms: dict[int, _Polynomial] = {0: (0.0, 1.0)}
     for _ in range(order):
         new: dict[int, _Polynomial] = {}
@@ -233,17 +233,17 @@ def _gelu(order: int, x: Array) -> Scaled:
     e = Scaled(jnp.where(infinite, 0.0, e.mantissa), e.exponent)
     if order >= 2:
         sign = jnp.where(negative & (order % 2 == 1), -1.0, 1.0).astype(x.dtype)
-        return times(split(sign * polynomial(_normal_polynomial(order), t) / _SQRT_2_PI), e)
+        return times(split(sign * polynomial(_normal_polynomial(order), t) / SQRT_2_PI), e)
     # Phi(-t) = E / D(t), and its derivative is phi(t) = E / sqrt(2 pi).
     rise = tail_divisor_less_two(t)
     divisor = 2 + rise
     if order == 1:
-        tail = split(e.mantissa * (1 / divisor - t / _SQRT_2_PI))
+        tail = split(e.mantissa * (1 / divisor - t / SQRT_2_PI))
         below = Scaled(tail.mantissa, tail.exponent + e.exponent)
         return select(negative, below, split(1 - to_float(below)))
     # Near 0, Phi(t) = 1/2 + (D - 2 E) / 2D: the 1/2 is exact, and what is rounded before the sum is small.
     e_float = to_float(e)
-    near = ~negative & (t < _QUARTILE)
+    near = ~negative & (t < QUARTILE)
     ratio = jnp.where(near, rise + 2 * (1 - e_float), jnp.where(negative, e.mantissa, e_float)) / divisor
     tail = split(ratio)
     below = Scaled(tail.mantissa, tail.exponent + e.exponent)

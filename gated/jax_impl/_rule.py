@@ -16,8 +16,10 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from gated.jax_impl._arrays import Array, Factor, compiled
+from gated.jax_impl._curves import curve, slope
 from gated.jax_impl._partials import is_positive, partial, rectify
 from gated.jax_impl._scaled import Scaled, join, largest_exponent, power_of_two, shifted, signed_bits, split, times
+from gated.jax_impl._tapered import Linear, coefficient, product
 
 __all__ = ["clamped_unit", "clip", "gated", "rectified", "upper_bounded"]
 
@@ -39,7 +41,59 @@ def gated(activation: str, gate: Array, beta: Factor | None, value: Array | None
         beta: of arrays like ``gate``, for swish; None stands for 1.
         value: like ``gate``; None stands for 1.
     """
+    if beta is None:
+        return _product(activation, gate, value)
     return _term(_Term(activation), gate, beta, value, None)
+
+
+# With beta = 1: values and first derivatives in float arithmetic, the orders above them as terms
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _product(activation: str, gate: Array, value: Array | None) -> Array:
+    """value * f(gate)."""
+    return product(curve(activation, gate), value)
+
+
+@functools.partial(_product.defjvp, symbolic_zeros=True)
+def _product_jvp(activation: str, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
+    gate, value = primals
+    out = _product(activation, gate, value)
+    tangent = None
+    for direction, order, factor in zip(tangents, (1, 0), (value, None), strict=True):
+        if direction is None or isinstance(direction, SymbolicZero):
+            continue
+        near, first, last = _linear(activation, order, gate, factor)
+        along = direction if first is None else direction * lax.stop_gradient(first)
+        along = along * near
+        along = along if last is None else along * lax.stop_gradient(last)
+        tangent = along if tangent is None else tangent + along
+    return out, jnp.zeros_like(out) if tangent is None else tangent
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _linear(activation: str, order: int, gate: Array, value: Array | None) -> Linear:
+    """value * f(gate), or value * f'(gate) for order 1, as a coefficient."""
+    return coefficient((slope if order else curve)(activation, gate), value)
+
+
+@functools.partial(_linear.defjvp, symbolic_zeros=True)
+def _linear_jvp(
+    activation: str, order: int, primals: tuple[Any, ...], tangents: tuple[Any, ...]
+) -> tuple[Linear, Linear]:
+    gate, value = primals
+    d_gate, d_value = tangents
+    out = _linear(activation, order, gate, value)
+    shift = out.exponent()
+    tangent = jnp.zeros_like(out.near)
+    if not isinstance(d_gate, SymbolicZero):
+        tangent = tangent + _along(d_gate, _Term(activation, order + 1), gate, None, value, shift)
+    if d_value is not None and not isinstance(d_value, SymbolicZero):
+        tangent = tangent + _along(d_value, _Term(activation, order), gate, None, None, shift)
+    return out, jax.tree.map(jnp.zeros_like, out)._replace(near=tangent)
+
+
+# The terms
 
 
 @compiled(0)  # traced once, wherever a rule needs it

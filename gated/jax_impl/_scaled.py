@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -16,16 +17,22 @@ from gated.jax_impl._arrays import Array, DType
 
 __all__ = [
     "Scaled",
+    "exponent_of_power",
     "has_sign",
+    "is_subnormal",
     "join",
     "largest_exponent",
+    "not_below_normal",
+    "power_of_minus",
     "power_of_two",
     "select",
     "shifted",
     "signed_bits",
     "split",
+    "subnormal_times_power",
     "times",
     "to_float",
+    "where",
 ]
 
 
@@ -76,6 +83,67 @@ def signed_bits(x: Array) -> Array:
 def has_sign(x: Array) -> Array:
     """Whether the sign bit of x is set."""
     return signed_bits(x) < 0
+
+
+def where(condition: Array, a: Array | float, b: Array | float) -> Array:
+    """``a`` where the condition holds, ``b`` elsewhere; one of them is an array, of the shape of the condition.
+
+    Like ``jnp.where``, without a function of its own in what is compiled: there are many of these.
+    """
+    like = a if isinstance(a, jax.Array) else b
+    assert isinstance(like, jax.Array)
+    on_true = a if isinstance(a, jax.Array) else lax.full_like(like, a)
+    on_false = b if isinstance(b, jax.Array) else lax.full_like(like, b)
+    result: Array = lax.select(condition, on_true, on_false)
+    return result
+
+
+def is_subnormal(x: Array) -> Array:
+    """Whether x is subnormal or 0."""
+    form = _format(x.dtype)
+    return (signed_bits(x) & ~form.sign_bit) <= form.fraction_mask
+
+
+def subnormal_times_power(x: Array, n: int) -> Array:
+    """x 2^n for subnormal numbers and zeros, where that is normal."""
+    form = _format(x.dtype)
+    bits = signed_bits(x)
+    # The fraction f behind an exponent is the number 2^e (1 + f), where it stood for 2^(1 - bias) f.
+    one_more = from_bits((bits & ~form.sign_bit) + ((n + 1) << form.fraction_bits), x.dtype)
+    return _with_sign_of(bits, one_more - 2.0 ** (n + 1 - form.bias))
+
+
+def not_below_normal(x: Array) -> Array:
+    """x, or the smallest normal number of its sign where x is less."""
+    form = _format(x.dtype)
+    bits = signed_bits(x)
+    smallest = lax.full_like(bits, form.fraction_mask + 1)
+    return _with_sign_of(bits, from_bits(lax.max(bits & ~form.sign_bit, smallest), x.dtype))
+
+
+def _with_sign_of(bits: Array, x: Array) -> Array:
+    """x >= +0 with the sign bit of ``bits``."""
+    form = _format(x.dtype)
+    return from_bits(signed_bits(x) | (bits & form.sign_bit), x.dtype)
+
+
+def power_of_minus(k: Array) -> Array:
+    """2^-k for an integer k as a float, of the exponent of a normal number."""
+    form = _format(k.dtype)
+    # The number's last bits are those of the integer, and the first ones leave in the shift.
+    integers = 1.5 * 2.0**form.fraction_bits + form.bias
+    return from_bits(signed_bits(integers - k) << form.fraction_bits, k.dtype)
+
+
+def exponent_of_power(power: Array) -> Array:
+    """n for the normal number 2^n."""
+    form = _format(power.dtype)
+    return ((signed_bits(power) >> form.fraction_bits) - form.bias).astype(jnp.int32)
+
+
+def from_bits(bits: Array, dtype: DType) -> Array:
+    """The float of ``bits``."""
+    return lax.bitcast_convert_type(bits, dtype)
 
 
 def split(x: Array) -> Scaled:

@@ -1,0 +1,149 @@
+"""Numbers that may be too small for a float, and products that flush only where the result is subnormal.
+
+XLA on the CPU reads subnormal operands as zeros and flushes subnormal results. The general remedy is an exponent apart
+(``_scaled.py``). For values and first derivatives there is a cheaper one: what is too small is kept larger by a fixed
+power of two, in one step below exp(-far) and for subnormal inputs, and the power is multiplied back last.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from gated.jax_impl._arrays import Array
+from gated.jax_impl._exponential import reduced_exp_minus
+from gated.jax_impl._scaled import exponent_of_power, is_subnormal, not_below_normal, power_of_minus, subnormal_times_power, where
+
+__all__ = ["Decay", "Linear", "Tapered", "coefficient", "exp_minus", "largest", "product", "tapered"]
+
+
+class _Range(NamedTuple):
+    """Where numbers are kept larger, and by how much.
+
+    exp(-t) is plain up to ``far``; from there to ``largest`` it is kept larger by 2^(2 far_bits), and normal on both
+    sides also divided by 2^6 or with a cotangent of 2^-16. At ``largest``, a derivative times a finite number and a
+    cotangent of 2^16 is 0. Numbers below the smallest normal one times 8 are kept larger by 2^bits in a product; the
+    factor of a derivative comes with 2^bits or 2^-bits wherever it is not between 4 2^-bits and 2^bits / 4.
+    """
+
+    far: float
+    largest: float
+    far_bits: int
+    bits: int
+
+
+_RANGES = {"float32": _Range(73.0, 195.0, 78, 64), "float64": _Range(690.0, 1445.0, 540, 512)}
+
+
+def _range(x: Array) -> _Range:
+    return _RANGES[x.dtype.name]
+
+
+def largest(x: Array) -> float:
+    """The t up to which there is an exp(-t) of the dtype of ``x``."""
+    return _range(x).largest
+
+
+class Tapered(NamedTuple):
+    """``near * step * step``, and times 2^-bits where it is ``small``; None stands for 1 and for nowhere."""
+
+    near: Array
+    step: Array | None = None
+    small: Array | None = None
+
+
+def tapered(x: Array) -> Tapered:
+    """``x``, kept larger where it or its half is subnormal."""
+    bits = _range(x).bits
+    small = jnp.abs(x) < 8 * float(jnp.finfo(x.dtype).tiny)
+    return Tapered(_times(x, where(small, 2.0**bits, lax.full_like(x, 1.0)), bits), None, small)
+
+
+def _times(x: Array, power: Array, bits: int) -> Array:
+    """x * power, a power that is 2^bits where x is subnormal."""
+    return where(is_subnormal(x), subnormal_times_power(x, bits), x * power)
+
+
+class Decay(NamedTuple):
+    """exp(-t): ``kept``, which is larger by 2^(2 far_bits) where t is ``far``, and ``plain``, which is 0 there."""
+
+    kept: Array
+    plain: Array
+    far: Array
+
+    def step(self, here: Array | None = None) -> Array:
+        """What ``kept`` is to be multiplied with twice ``here``; 1 elsewhere."""
+        away = self.far if here is None else self.far & here
+        return where(away, 2.0 ** -_range(self.kept).far_bits, lax.full_like(self.kept, 1.0))
+
+
+def exp_minus(t: Array, rest: Array | None = None) -> Decay:
+    """exp(-(t + rest)) for t from 0 to :func:`largest`, or nan, and a rest far below it."""
+    far = t > _range(t).far
+    mantissa, k = reduced_exp_minus(t, rest)
+    kept = mantissa * power_of_minus(k - where(far, 2.0 * _range(k).far_bits, lax.full_like(k, 0.0)))
+    return Decay(kept, where(far, 0.0, kept), far)
+
+
+def product(f: Tapered, value: Array | None) -> Array:
+    """f * value.
+
+    The steps stand on both sides of what is kept larger, so that no partial product leaves the range unless the
+    result does: |near * step| < 1 where step < 1. Where both factors are kept larger the result is 0 in any case.
+    """
+    result, step, small = f
+    if value is not None:
+        v = tapered(value)
+        small = v.small if small is None else small | v.small
+        result = (v.near if step is None else v.near * step) * result
+    elif step is not None:
+        result = result * step
+    last = _last(result, step, small)
+    return result if last is None else result * last
+
+
+def _last(like: Array, step: Array | None, small: Array | None) -> Array | None:
+    """The power multiplied last. What is small in one factor is not far in another unless their product is 0."""
+    if small is None:
+        return step
+    return where(small, 2.0 ** -_range(like).bits, lax.full_like(like, 1.0) if step is None else step)
+
+
+class Linear(NamedTuple):
+    """A coefficient as the factors ``first * near * last``, for multiplication in this order or the reverse.
+
+    ``first`` and ``last`` are powers of two; None stands for 1.
+    """
+
+    near: Array
+    first: Array | None
+    last: Array | None
+
+    def exponent(self) -> Array:
+        """n, where ``first * last`` is 2^n."""
+        exponents = [exponent_of_power(power) for power in (self.first, self.last) if power is not None]
+        return sum(exponents, jnp.zeros(self.near.shape, jnp.int32))
+
+
+def coefficient(f: Tapered, value: Array | None) -> Linear:
+    """f * value, as a coefficient of what is not known yet; beside a value, f is small nowhere.
+
+    The coefficient may be no float where its product with a cotangent is one. One that is too small for any product
+    has a ``near`` that is not 0, and makes an infinity of an infinite cotangent.
+    """
+    n, step, small = f
+    if value is None:
+        return Linear(n, step, _last(n, step, small))
+    assert small is None
+    bits = _range(n).bits
+    size, one = jnp.abs(value), lax.full_like(value, 1.0)
+    large, low = size > 2.0 ** (bits - 2), size < 2.0 ** (2 - bits)
+    v = _times(value, where(large, 2.0**-bits, where(low, 2.0**bits, one)), bits)
+    last = where(large, 2.0**bits, where(low, 2.0**-bits, one))
+    near = v * n
+    if step is not None:
+        # Where both are small, the product is 0 also with the smallest of the powers.
+        near, last = near * step, lax.max(last * step, lax.full_like(last, float(jnp.finfo(last.dtype).tiny)))
+    return Linear(where((n != 0) & (v != 0), not_below_normal(near), near), None, last)
