@@ -25,6 +25,7 @@ __all__ = [
     "not_below_normal",
     "power_of_minus",
     "power_of_two",
+    "rounded_product",
     "select",
     "shifted",
     "signed_bits",
@@ -111,6 +112,17 @@ def subnormal_times_power(x: Array, n: int) -> Array:
     # The fraction f behind an exponent is the number 2^e (1 + f), where it stood for 2^(1 - bias) f.
     one_more = from_bits((bits & ~form.sign_bit) + ((n + 1) << form.fraction_bits), x.dtype)
     return _with_sign_of(bits, one_more - 2.0 ** (n + 1 - form.bias))
+
+
+def rounded_product(x: Array, power: Array) -> Array:
+    """x * power for a power of two of at most 1, rounded to a subnormal number where the runtime would flush it."""
+    form = _format(x.dtype)
+    bits = signed_bits(x)
+    size = from_bits(bits & ~form.sign_bit, x.dtype)
+    # A sum with the number that becomes the smallest normal one is rounded where the subnormal number ends.
+    becomes_normal = from_bits(((form.bias + 1) << form.fraction_bits) - signed_bits(power), x.dtype)
+    subnormal = signed_bits(size + becomes_normal) - signed_bits(becomes_normal)
+    return where(size < becomes_normal, _with_sign_of(bits, from_bits(subnormal, x.dtype)), x * power)
 
 
 def not_below_normal(x: Array) -> Array:
