@@ -29,6 +29,7 @@ __all__ = [
     "select",
     "shifted",
     "signed_bits",
+    "smallest_normal",
     "split",
     "subnormal_times_power",
     "times",
@@ -97,6 +98,11 @@ def where(condition: Array, a: Array | float, b: Array | float) -> Array:
     on_false = b if isinstance(b, jax.Array) else lax.full_like(like, b)
     result: Array = lax.select(condition, on_true, on_false)
     return result
+
+
+def smallest_normal(dtype: DType) -> float:
+    """2^-126 for float32."""
+    return 2.0 ** (1 - _format(dtype).bias)
 
 
 def is_subnormal(x: Array) -> Array:

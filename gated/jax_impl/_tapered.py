@@ -14,8 +14,16 @@ from jax import lax
 
 from gated.jax_impl._arrays import Array
 from gated.jax_impl._exponential import reduced_exp_minus
-from gated.jax_impl._scaled import exponent_of_power, is_subnormal, not_below_normal, power_of_minus
-from gated.jax_impl._scaled import rounded_product, subnormal_times_power, where
+from gated.jax_impl._scaled import (
+    exponent_of_power,
+    is_subnormal,
+    not_below_normal,
+    power_of_minus,
+    rounded_product,
+    smallest_normal,
+    subnormal_times_power,
+    where,
+)
 
 __all__ = ["Decay", "Linear", "Tapered", "coefficient", "exp_minus", "largest", "product", "tapered"]
 
@@ -49,7 +57,7 @@ def largest(x: Array) -> float:
 
 
 class Tapered(NamedTuple):
-    """``near``, times 2^-(2 far_bits) where it is ``far`` and 2^-bits where it is ``small``; None stands for nowhere."""
+    """``near``, times 2^-(2 far_bits) where ``far`` and 2^-bits where ``small``; None stands for nowhere."""
 
     near: Array
     far: Array | None = None
@@ -58,9 +66,15 @@ class Tapered(NamedTuple):
 
 def tapered(x: Array) -> Tapered:
     """``x``, kept larger where it or its half is subnormal."""
+    near, small = _kept_larger(x)
+    return Tapered(near, None, small)
+
+
+def _kept_larger(x: Array) -> tuple[Array, Array]:
+    """``x`` as it is kept, and where it is larger."""
     bits = _range(x).bits
-    small = jnp.abs(x) < 8 * float(jnp.finfo(x.dtype).tiny)
-    return Tapered(_times(x, where(small, 2.0**bits, lax.full_like(x, 1.0)), bits), None, small)
+    small = jnp.abs(x) < 8 * smallest_normal(x.dtype)
+    return _times(x, where(small, 2.0**bits, lax.full_like(x, 1.0)), bits), small
 
 
 def _times(x: Array, power: Array, bits: int) -> Array:
@@ -93,9 +107,9 @@ def product(f: Tapered, value: Array | None) -> Array:
     result, far, small = f
     step = _power(result, far, -_range(result).far_bits)
     if value is not None:
-        v = tapered(value)
-        small = v.small if small is None else small | v.small
-        result = _scaled_by(v.near, step) * result
+        v, v_small = _kept_larger(value)
+        small = v_small if small is None else small | v_small
+        result = _scaled_by(v, step) * result
     else:
         result = _scaled_by(result, step)
     last = _last(result, step, small)
@@ -157,6 +171,6 @@ def coefficient(f: Tapered, value: Array | None) -> Linear:
         near = where(far, near * where(large, 2.0**-bits, lax.full_like(one, 2.0**-rest_bits)), near)
         last_far = where(low, 2.0 ** (rest - bits), lax.full_like(one, 2.0**rest))
         last = where(far, where(large, 2.0 ** (2 * bits - 2 * far_bits), last_far), last)
-    tiny = float(jnp.finfo(n.dtype).tiny)
+    tiny = smallest_normal(n.dtype)
     sunk = (jnp.abs(near) < tiny) & (n != 0) & (v != 0)
     return Linear(where(sunk, not_below_normal(near), near), None, where(sunk, tiny, last))
