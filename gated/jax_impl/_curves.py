@@ -92,14 +92,14 @@ def _sum_of_slopes(z: Array, ratio: Array, e: Decay, vanishes: Array) -> Array:
 def _sigmoid(x: Array) -> Tapered:
     z = _clipped(x, largest(x))
     e = exp_minus(jnp.abs(z))
-    return Tapered(_logistic(z, e, x == -math.inf), e.step(z < 0))
+    return Tapered(_logistic(z, e, x == -math.inf), e.far & (z < 0))
 
 
 def _sigmoid_slope(x: Array) -> Tapered:
     """s (1 - s)"""
     e = exp_minus(jnp.abs(_clipped(x, largest(x))))
     upper = _over_one_more(1.0, e, jnp.isinf(x))
-    return Tapered(e.kept * upper * upper, e.step())
+    return Tapered(e.kept * upper * upper, e.far)
 
 
 def _swish(x: Array) -> Tapered:
@@ -107,18 +107,18 @@ def _swish(x: Array) -> Tapered:
     z = _clipped(x, largest(x))
     e = exp_minus(jnp.abs(z))
     base = _base(x, largest(x))
-    return base._replace(near=base.near * _logistic(z, e, x == -math.inf), step=e.step(z < 0))
+    return base._replace(near=base.near * _logistic(z, e, x == -math.inf), far=e.far & (z < 0))
 
 
 def _swish_slope(x: Array) -> Tapered:
     """s + x s (1 - s)"""
     z = _clipped(x, largest(x))
     e = exp_minus(jnp.abs(z))
-    return Tapered(_sum_of_slopes(z, z, e, x == -math.inf), e.step(z < 0))
+    return Tapered(_sum_of_slopes(z, z, e, x == -math.inf), e.far & (z < 0))
 
 
 # w is just below ``largest`` here.
-_TANH_BOUNDS = {"float32": 13.44, "float64": 26.98}
+_TANH_BOUNDS = {"float32": 13.54, "float64": 27.1}
 
 
 def _tanh_decay(x: Array) -> tuple[Array, Decay]:
@@ -133,20 +133,20 @@ def _gelu_tanh(x: Array) -> Tapered:
     """x s(w), w = a x (1 + b x^2)"""
     near, e = _tanh_decay(x)
     base = _base(x, _TANH_BOUNDS[x.dtype.name])
-    return base._replace(near=base.near * _logistic(near, e, x == -math.inf), step=e.step(near < 0))
+    return base._replace(near=base.near * _logistic(near, e, x == -math.inf), far=e.far & (near < 0))
 
 
 def _gelu_tanh_slope(x: Array) -> Tapered:
     """s + x w' s (1 - s)"""
     near, e = _tanh_decay(x)
     ratio = near * (SLOPE + 3 * CUBIC * near * near)
-    return Tapered(_sum_of_slopes(near, ratio, e, x == -math.inf), e.step(near < 0))
+    return Tapered(_sum_of_slopes(near, ratio, e, x == -math.inf), e.far & (near < 0))
 
 
 # The normal family
 
 # x^2 / 2 is just below ``largest`` here, so that E / D is normal.
-_NORMAL_BOUNDS = {"float32": 19.5, "float64": 53.6}
+_NORMAL_BOUNDS = {"float32": 19.6, "float64": 53.95}
 
 
 def _normal_decay(x: Array) -> tuple[Array, Decay]:
@@ -169,7 +169,7 @@ def _gelu(x: Array) -> Tapered:
     ratio = numerator / (2 + rise)
     above = where(near, 0.5 + ratio / 2, 1 - ratio)
     base = _base(x, _NORMAL_BOUNDS[x.dtype.name])
-    return base._replace(near=base.near * where(negative, ratio, above), step=e.step(negative))
+    return base._replace(near=base.near * where(negative, ratio, above), far=e.far & negative)
 
 
 def _gelu_slope(x: Array) -> Tapered:
@@ -179,7 +179,7 @@ def _gelu_slope(x: Array) -> Tapered:
     difference = 1 / (2 + tail_divisor_less_two(t)) - t / SQRT_2_PI
     # At -inf it is a sum that tends to 0: +0.
     below = where(x == -math.inf, 0.0, e.kept * difference)
-    return Tapered(where(negative, below, 1 - e.plain * difference), e.step(negative))
+    return Tapered(where(negative, below, 1 - e.plain * difference), e.far & negative)
 
 
 _CURVES: Mapping[str, Callable[[Array], Tapered]] = {

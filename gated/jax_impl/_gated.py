@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gated.jax_impl._arrays import Array, Factor, compiled, compute_dtype
+from gated.jax_impl._explicit import broadcast_like
 from gated.jax_impl._rule import clamped_unit, gated, rectified
 
 __all__ = ["activation_of", "clamped", "packed_unit", "split_packed", "unit"]
@@ -80,5 +81,5 @@ def _unit(activation: str, gate: Array, value: Array, beta: Factor | None) -> Ar
 
 def _like(beta: Factor | None, x: Array) -> Factor | None:
     """``beta`` with the dtype and the shape of ``x``. Cast first: its cotangent is summed before it is rounded."""
-    result: Factor | None = jax.tree.map(lambda part: jnp.broadcast_to(part.astype(x.dtype), x.shape), beta)
+    result: Factor | None = jax.tree.map(lambda part: broadcast_like(part.astype(x.dtype), x), beta)
     return result

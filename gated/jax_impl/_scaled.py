@@ -25,9 +25,11 @@ __all__ = [
     "not_below_normal",
     "power_of_minus",
     "power_of_two",
+    "rounded_product",
     "select",
     "shifted",
     "signed_bits",
+    "smallest_normal",
     "split",
     "subnormal_times_power",
     "times",
@@ -98,6 +100,11 @@ def where(condition: Array, a: Array | float, b: Array | float) -> Array:
     return result
 
 
+def smallest_normal(dtype: DType) -> float:
+    """2^-126 for float32."""
+    return 2.0 ** (1 - _format(dtype).bias)
+
+
 def is_subnormal(x: Array) -> Array:
     """Whether x is subnormal or 0."""
     form = _format(x.dtype)
@@ -111,6 +118,17 @@ def subnormal_times_power(x: Array, n: int) -> Array:
     # The fraction f behind an exponent is the number 2^e (1 + f), where it stood for 2^(1 - bias) f.
     one_more = from_bits((bits & ~form.sign_bit) + ((n + 1) << form.fraction_bits), x.dtype)
     return _with_sign_of(bits, one_more - 2.0 ** (n + 1 - form.bias))
+
+
+def rounded_product(x: Array, power: Array) -> Array:
+    """x * power for a power of two of at most 1, rounded to a subnormal number where the runtime would flush it."""
+    form = _format(x.dtype)
+    bits = signed_bits(x)
+    size = from_bits(bits & ~form.sign_bit, x.dtype)
+    # A sum with the number that becomes the smallest normal one is rounded where the subnormal number ends.
+    becomes_normal = from_bits(((form.bias + 1) << form.fraction_bits) - signed_bits(power), x.dtype)
+    subnormal = signed_bits(size + becomes_normal) - signed_bits(becomes_normal)
+    return where(size < becomes_normal, _with_sign_of(bits, from_bits(subnormal, x.dtype)), x * power)
 
 
 def not_below_normal(x: Array) -> Array:

@@ -14,7 +14,16 @@ from jax import lax
 
 from gated.jax_impl._arrays import Array
 from gated.jax_impl._exponential import reduced_exp_minus
-from gated.jax_impl._scaled import exponent_of_power, is_subnormal, not_below_normal, power_of_minus, subnormal_times_power, where
+from gated.jax_impl._scaled import (
+    exponent_of_power,
+    is_subnormal,
+    not_below_normal,
+    power_of_minus,
+    rounded_product,
+    smallest_normal,
+    subnormal_times_power,
+    where,
+)
 
 __all__ = ["Decay", "Linear", "Tapered", "coefficient", "exp_minus", "largest", "product", "tapered"]
 
@@ -22,19 +31,20 @@ __all__ = ["Decay", "Linear", "Tapered", "coefficient", "exp_minus", "largest", 
 class _Range(NamedTuple):
     """Where numbers are kept larger, and by how much.
 
-    exp(-t) is plain up to ``far``; from there to ``largest`` it is kept larger by 2^(2 far_bits), and normal on both
-    sides also divided by 2^6 or with a cotangent of 2^-16. At ``largest``, a derivative times a finite number and a
-    cotangent of 2^16 is 0. Numbers below the smallest normal one times 8 are kept larger by 2^bits in a product; the
-    factor of a derivative comes with 2^bits or 2^-bits wherever it is not between 4 2^-bits and 2^bits / 4.
+    exp(-t) is plain up to ``far``, where half of it times a cotangent of 2^-16 is normal. From there to ``largest`` it
+    is kept larger by 2^(2 far_bits), and normal. At ``largest``, an activation times a finite number is 0, and so is a
+    derivative with a cotangent of 2^16. A factor below 8 times the smallest normal number is kept larger by 2^bits in a
+    product; see :func:`coefficient` for that of a derivative, and for ``rest_bits``.
     """
 
     far: float
     largest: float
     far_bits: int
     bits: int
+    rest_bits: int
 
 
-_RANGES = {"float32": _Range(73.0, 195.0, 78, 64), "float64": _Range(690.0, 1445.0, 540, 512)}
+_RANGES = {"float32": _Range(75.0, 199.0, 81, 64, 108), "float64": _Range(690.0, 1465.0, 547, 512, 608)}
 
 
 def _range(x: Array) -> _Range:
@@ -47,18 +57,24 @@ def largest(x: Array) -> float:
 
 
 class Tapered(NamedTuple):
-    """``near * step * step``, and times 2^-bits where it is ``small``; None stands for 1 and for nowhere."""
+    """``near``, times 2^-(2 far_bits) where ``far`` and 2^-bits where ``small``; None stands for nowhere."""
 
     near: Array
-    step: Array | None = None
+    far: Array | None = None
     small: Array | None = None
 
 
 def tapered(x: Array) -> Tapered:
     """``x``, kept larger where it or its half is subnormal."""
+    near, small = _kept_larger(x)
+    return Tapered(near, None, small)
+
+
+def _kept_larger(x: Array) -> tuple[Array, Array]:
+    """``x`` as it is kept, and where it is larger."""
     bits = _range(x).bits
-    small = jnp.abs(x) < 8 * float(jnp.finfo(x.dtype).tiny)
-    return Tapered(_times(x, where(small, 2.0**bits, lax.full_like(x, 1.0)), bits), None, small)
+    small = jnp.abs(x) < 8 * smallest_normal(x.dtype)
+    return _times(x, where(small, 2.0**bits, lax.full_like(x, 1.0)), bits), small
 
 
 def _times(x: Array, power: Array, bits: int) -> Array:
@@ -72,11 +88,6 @@ class Decay(NamedTuple):
     kept: Array
     plain: Array
     far: Array
-
-    def step(self, here: Array | None = None) -> Array:
-        """What ``kept`` is to be multiplied with twice ``here``; 1 elsewhere."""
-        away = self.far if here is None else self.far & here
-        return where(away, 2.0 ** -_range(self.kept).far_bits, lax.full_like(self.kept, 1.0))
 
 
 def exp_minus(t: Array, rest: Array | None = None) -> Decay:
@@ -93,15 +104,25 @@ def product(f: Tapered, value: Array | None) -> Array:
     The steps stand on both sides of what is kept larger, so that no partial product leaves the range unless the
     result does: |near * step| < 1 where step < 1. Where both factors are kept larger the result is 0 in any case.
     """
-    result, step, small = f
+    result, far, small = f
+    step = _power(result, far, -_range(result).far_bits)
     if value is not None:
-        v = tapered(value)
-        small = v.small if small is None else small | v.small
-        result = (v.near if step is None else v.near * step) * result
-    elif step is not None:
-        result = result * step
+        v, v_small = _kept_larger(value)
+        small = v_small if small is None else small | v_small
+        result = _scaled_by(v, step) * result
+    else:
+        result = _scaled_by(result, step)
     last = _last(result, step, small)
-    return result if last is None else result * last
+    return result if last is None else rounded_product(result, last)
+
+
+def _power(like: Array, here: Array | None, exponent: int) -> Array | None:
+    """2^exponent here and 1 elsewhere."""
+    return None if here is None else where(here, 2.0**exponent, lax.full_like(like, 1.0))
+
+
+def _scaled_by(x: Array, power: Array | None) -> Array:
+    return x if power is None else x * power
 
 
 def _last(like: Array, step: Array | None, small: Array | None) -> Array | None:
@@ -133,17 +154,23 @@ def coefficient(f: Tapered, value: Array | None) -> Linear:
     The coefficient may be no float where its product with a cotangent is one. One that is too small for any product
     has a ``near`` that is not 0, and makes an infinity of an infinite cotangent.
     """
-    n, step, small = f
+    n, far, small = f
+    _, _, far_bits, bits, rest_bits = _range(n)
     if value is None:
+        step = _power(n, far, -far_bits)
         return Linear(n, step, _last(n, step, small))
     assert small is None
-    bits = _range(n).bits
     size, one = jnp.abs(value), lax.full_like(value, 1.0)
-    large, low = size > 2.0 ** (bits - 2), size < 2.0 ** (2 - bits)
+    # ``last`` is 1 only where the product is normal, wherever f is not far.
+    large, low = size > 2.0 ** (bits - 1), size < 2.0**-17
     v = _times(value, where(large, 2.0**-bits, where(low, 2.0**bits, one)), bits)
-    last = where(large, 2.0**bits, where(low, 2.0**-bits, one))
-    near = v * n
-    if step is not None:
-        # Where both are small, the product is 0 also with the smallest of the powers.
-        near, last = near * step, lax.max(last * step, lax.full_like(last, float(jnp.finfo(last.dtype).tiny)))
-    return Linear(where((n != 0) & (v != 0), not_below_normal(near), near), None, last)
+    near, last = v * n, where(large, 2.0**bits, where(low, 2.0**-bits, one))
+    if far is not None:
+        # near < 2^32, and what is lost of it is too small, whatever ``last`` is.
+        rest = rest_bits - 2 * far_bits
+        near = where(far, near * where(large, 2.0**-bits, lax.full_like(one, 2.0**-rest_bits)), near)
+        last_far = where(low, 2.0 ** (rest - bits), lax.full_like(one, 2.0**rest))
+        last = where(far, where(large, 2.0 ** (2 * bits - 2 * far_bits), last_far), last)
+    tiny = smallest_normal(n.dtype)
+    sunk = (jnp.abs(near) < tiny) & (n != 0) & (v != 0)
+    return Linear(where(sunk, not_below_normal(near), near), None, where(sunk, tiny, last))
