@@ -11,7 +11,20 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from _jax_sharded import check, compiled
-from _jax_sharded_blocks import HIDDEN, LENGTH, OUT, SIZE, arguments, cotangent, expected, mesh, placed, within
+from _jax_sharded_blocks import (
+    HIDDEN,
+    LENGTH,
+    OUT,
+    SIZE,
+    arguments,
+    block,
+    both,
+    cotangent,
+    expected,
+    mesh,
+    placed,
+    within,
+)
 from flax import nnx
 from jax.nn.initializers import uniform, zeros
 from jax.sharding import AxisType, Mesh, NamedSharding
@@ -23,11 +36,11 @@ from gated.jax_impl.sharding import logical_axis_rules, partition_specs
 
 RULES = logical_axis_rules(tensor="tp", fsdp="data", data="data")
 # Uniform numbers are made by exact operations: they are the same however they are compiled.
-_AXES: Mapping[str, tuple[Any, tuple[str, ...]]] = {
+_AXES: Mapping[str, tuple[Any, tuple[str | None, ...]]] = {
     "kernel_init": (uniform(), ("embed", "mlp")),
     "bias_init": (zeros, ("mlp",)),
     "down_kernel_init": (uniform(), ("mlp", "embed")),
-    "down_bias_init": (zeros, ("embed",)),
+    "down_bias_init": (zeros, (None,)),
 }
 # The names of the parameters in the functions and in the modules.
 _NAMES = {
@@ -147,10 +160,9 @@ def modules_send_what_the_functions_do_and_keep_their_residuals_sharded(_: Path)
         assert set(what) == {"all-reduce"}, (kind, recompute, what)
         assert sorted(activations) == sorted(tuple(sorted((*rows, size))) for size in (OUT, SIZE, SIZE)), what
         assert [shape for one in what.values() for shape in one if LENGTH not in shape] == [()], what  # beta
-        value, (gradients, x) = run(*at, jax.device_put(dy, NamedSharding(on, P())))
-        named = {name: gradients[layer][parameter] for name, (layer, parameter) in _NAMES.items()}
-        within({"value": value, "x": x, "beta": gradients["beta"], **named}, true)
-        _assert_sharded(gradients, specs, on)
+        results = run(*at, jax.device_put(dy, NamedSharding(on, P())))
+        within(_by_name(results), true)
+        _assert_sharded(results[1][0], specs, on)
 
         kept = jax.tree.leaves(jax.jit(lambda *primals, f=apply: jax.vjp(f, *primals))(*at)[1])
         hidden = [one for one in kept if one.shape == (*rows, HIDDEN)]
@@ -176,6 +188,41 @@ def a_module_under_an_explicit_mesh_sums_or_scatters_its_output(_: Path) -> None
         nnx.replace_by_pure_dict(state, parameters)
         scattered = nnx.merge(graph, state)(x, out_sharding=P("data", "tp", None))
         assert jax.typeof(scattered).sharding.spec == P("data", "tp", None)
+
+
+def _by_name(results: Any) -> dict[str, Any]:
+    """The value and the gradients of a module, by the names that the functions have."""
+    value, (gradients, x) = results
+    named = {name: gradients[layer][parameter] for name, (layer, parameter) in _NAMES.items()}
+    return {"value": value, "x": x, "beta": gradients["beta"], **named}
+
+
+@check("devices")
+def fully_sharded_parameters_are_gathered_under_an_explicit_mesh(_: Path) -> None:
+    """As the specs of each way of sharding are: in the functions and in the modules, both of them with biases."""
+    on, given, dy = mesh(2, 4, AxisType.Explicit), arguments(), cotangent()
+    with_function, with_modules = both(block), [_both(_applied(kind, "product")) for kind in ("nnx", "linen")]
+
+    def every(given: Any, parameters: Any, dy: Any) -> list[dict[str, Any]]:
+        modules = [_by_name(one(parameters, given["x"], dy)) for one in with_modules]
+        return [with_function(given, dy), *modules]
+
+    every_axis: Any = ("data", "tp")
+    with jax.set_mesh(on):
+        for axes in (
+            {"tensor": "tp", "fsdp": "data", "data": "data"},
+            {"tensor": None, "fsdp": "data", "data": "data"},
+            {"tensor": None, "fsdp": every_axis, "data": every_axis},
+        ):
+            specs = partition_specs(given, **axes)
+            at = placed(given, on, specs), placed(_parameters(), on, partition_specs(_parameters(), **axes))
+            end = jax.device_put(dy, NamedSharding(on, P(axes["data"])))
+            value = {"value": P(axes["data"], None, None)}
+            for one in jax.eval_shape(every, *at, end):
+                assert {name: kind.sharding.spec for name, kind in one.items()} == specs | value, axes
+            if axes["fsdp"] == "data":
+                for one in jax.jit(every)(*at, end):
+                    within(one, expected(given, dy))
 
 
 @check("devices")

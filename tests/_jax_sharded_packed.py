@@ -9,9 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from _jax_sharded import check, compiled
 from _jax_sharded_blocks import HIDDEN, arguments, cotangent, expected, mesh, placed, within
-from jax.sharding import NamedSharding
+from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from numpy.typing import NDArray
 
@@ -84,3 +85,18 @@ def stacked_weights_are_sharded_without_a_permutation(_: Path) -> None:
     within(results | {"W": jnp.asarray(packed[:, 0]), "V": jnp.asarray(packed[:, 1])}, expected(given, cotangent()))
     assert set(what) == {"all-reduce"}, what
     assert len(what["all-reduce"]) == 3, what  # value, x, beta
+
+
+@check("devices")
+def what_an_explicit_mesh_shards_is_repacked_before(_: Path) -> None:
+    on = mesh(2, 4, AxisType.Explicit)
+    with jax.set_mesh(on):
+        x = jax.device_put(jnp.ones((4, 16)), NamedSharding(on, P("data", "tp")))
+        for source, target in (("gate_first", "interleaved"), ("interleaved", "gate_last")):
+            for f in (repack, jax.jit(repack, static_argnums=(1, 2))):
+                with pytest.raises(ValueError, match=r"repack: x must be whole along axis 1, .*before it is sharded"):
+                    f(x, source, target)
+        rows = jax.device_put(jnp.arange(64.0).reshape(4, 16), NamedSharding(on, P("data", None)))
+        again = repack(rows, "gate_first", "interleaved")
+        assert jax.typeof(again).sharding.spec == P("data", None)
+    np.testing.assert_array_equal(again[:, ::2], rows[:, :8])

@@ -66,7 +66,7 @@ def _specs_of_a_module(tree: Any) -> None:
         elif "kernel" in path:
             assert spec == PROJECTIONS[layer]
         else:
-            assert "bias" in path and spec == P(PROJECTIONS[layer][1])
+            assert "bias" in path and spec == P(None if layer == "down_proj" else "tp")
 
 
 def test_the_parameters_of_a_module_are_known_in_every_form() -> None:
@@ -100,6 +100,33 @@ def test_other_arrays_are_replicated() -> None:
     assert set(_flat(partition_specs(tree)).values()) == {P()}
 
 
+def test_projections_inside_lora_are_sharded_and_its_factors_replicated() -> None:
+    ffn = _ffn()
+    for name in PROJECTIONS:
+        layer = getattr(ffn, name)
+        sizes = layer.kernel.shape
+        setattr(ffn, name, nnx.LoRA(sizes[0], 2, sizes[1], base_module=layer, rngs=nnx.Rngs(0)))
+    for tree in (ffn, nnx.state(ffn), nnx.to_pure_dict(nnx.state(ffn))):
+        found = _flat(partition_specs(tree, fsdp="fsdp"))
+        factors = {path for path in found if "lora_" in path}
+        assert len(factors) == 6 and {found[path] for path in factors} == {P()}
+        kernels = {
+            name: spec for path, spec in found.items() for name in PROJECTIONS if name in path and "kernel" in path
+        }
+        assert kernels == PROJECTIONS
+
+
+@pytest.mark.parametrize("function", [lambda **axes: partition_specs({}, **axes), logical_axis_rules])
+def test_axes_that_no_mesh_has_are_refused(function: Callable[..., Any]) -> None:
+    name = "logical_axis_rules" if function is logical_axis_rules else "partition_specs"
+    for axes in ({"tensor": 3}, {"fsdp": ["tp"]}, {"data": ("data", 1)}, {"tensor": {"tp"}}):
+        with pytest.raises(TypeError, match=rf"{name}: {next(iter(axes))} must be the name of an axis, a tuple"):
+            function(**axes)
+    for axes in ({"fsdp": "tp"}, {"tensor": ("a", "b"), "fsdp": "b"}, {"tensor": "a", "fsdp": ("b", "a")}):
+        with pytest.raises(ValueError, match=rf"{name}: tensor and fsdp must be different axes, got"):
+            function(**axes)
+
+
 def test_a_gated_linear_has_its_columns_sharded() -> None:
     state = nnx.state(GatedLinear(4, 6, bias=True, rngs=nnx.Rngs(0)))
     assert sorted(map(str, jax.tree.leaves(partition_specs(state)))) == sorted(
@@ -118,12 +145,17 @@ def test_the_arguments_of_the_functions_are_known_by_their_names() -> None:
         "W2": P(("tp", "more"), "fsdp"),
         "b": P(("tp", "more")),
         "c": P(("tp", "more")),
-        "b2": P("fsdp"),
+        "b2": P(None),
         "beta": P(),
     }
-    for beta, spec in ((jnp.ones(6), P("tp")), (jnp.ones((2, 1, 6)), P(None, None, "tp")), (jnp.ones((3, 1)), P())):
-        assert partition_specs(arguments | {"beta": beta})["beta"] == spec
+    # One for each column, for each example and column, for each row; and five, as for a vmap over them.
+    for beta, spec in (((6,), P("tp")), ((2, 1, 6), P(None, None, "tp")), ((3, 1), P()), ((5,), P())):
+        assert partition_specs(arguments | {"beta": jnp.ones(beta)})["beta"] == spec
     assert partition_specs({"model": [arguments, {"b": x}]})["model"][1] == {"b": P()}
+    # Of three layers: a scalar for each, be there three columns too, or one for each column.
+    for columns, beta, spec in ((6, (3,), P()), (3, (3,), P()), (3, (3, 1), P()), (6, (3, 6), P(None, "tp"))):
+        stacked = {"W": jnp.ones((3, 4, columns)), "V": jnp.ones((3, 4, columns)), "beta": jnp.ones(beta)}
+        assert partition_specs(stacked) == {"W": P(None, None, "tp"), "V": P(None, None, "tp"), "beta": spec}
 
 
 @given(

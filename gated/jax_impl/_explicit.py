@@ -15,21 +15,26 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from gated.jax_impl._arrays import Array
 
-__all__ = ["broadcast_like", "dot_general", "product_sharding", "varying_like"]
+__all__ = ["broadcast_like", "dot_general", "is_sharded", "product_sharding", "varying_like"]
+
+
+def is_sharded(x: Array, axis: int) -> bool:
+    """Whether explicit axes of a mesh shard this axis of ``x``, counted from the front."""
+    return _entries(jax.typeof(x).sharding.spec, x.ndim)[axis] is not None
 
 
 def product_sharding(x: Array, W: Array) -> NamedSharding | None:
     """The sharding of ``x @ W``, W a matrix, where JAX needs to be told; None where it decides by itself.
 
     It refuses a product whose summed axis is sharded on both sides: the result may be whole on every device, or
-    scattered over them. Here it is whole: an all-reduce, as under GSPMD.
+    scattered over them. Here it is whole: an all-reduce, as under GSPMD. It also refuses one whose rows and columns are
+    on one mesh axis, as those of a batch and of fully sharded weights. Here the rows keep it: the weights are sent.
     """
     rows, columns = jax.typeof(x).sharding, jax.typeof(W).sharding
     (*leading, summed), (matching, trailing) = _entries(rows.spec, x.ndim), _entries(columns.spec, W.ndim)
-    if summed is None or matching is None:
-        return None
-    # A mesh axis can shard one axis of an array alone: x comes first, as a batch does before the weights of FSDP.
     taken = {name for entry in leading for name in _names(entry)}
+    if (summed is None or matching is None) and taken.isdisjoint(_names(trailing)):
+        return None
     left = tuple(name for name in _names(trailing) if name not in taken)
     spec = PartitionSpec(*leading, left or None)  # type: ignore[no-untyped-call]
     return NamedSharding(rows.mesh, spec)

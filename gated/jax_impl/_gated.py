@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gated.jax_impl._arrays import Array, Factor, compiled, compute_dtype
-from gated.jax_impl._explicit import broadcast_like
+from gated.jax_impl._explicit import broadcast_like, is_sharded
 from gated.jax_impl._rule import clamped_unit, gated, rectified
 
 __all__ = ["activation_of", "clamped", "packed_unit", "split_packed", "unit"]
@@ -67,9 +67,13 @@ def clamped(axis: int, layout: str, limit: float, offset: float, x: Array, alpha
 def split_packed(x: Array, axis: int, layout: str) -> tuple[Array, Array]:
     """The gate and the value."""
     n = x.shape[axis] // 2
-    sizes, halves_at = ((n, 2), axis + 1) if layout == "interleaved" else ((2, n), axis)
-    pairs = x.reshape(*x.shape[:axis], *sizes, *x.shape[axis + 1 :])
-    first, last = (jnp.squeeze(half, halves_at) for half in lax.split(pairs, (1, 1), halves_at))
+    if layout != "interleaved" and is_sharded(x, axis):
+        # JAX refuses the reshape below where a mesh of explicit axes shards the axis.
+        first, last = lax.split(x, (n, n), axis)
+    else:
+        sizes, halves_at = ((n, 2), axis + 1) if layout == "interleaved" else ((2, n), axis)
+        pairs = x.reshape(*x.shape[:axis], *sizes, *x.shape[axis + 1 :])
+        first, last = (jnp.squeeze(half, halves_at) for half in lax.split(pairs, (1, 1), halves_at))
     return (last, first) if layout == "gate_last" else (first, last)
 
 

@@ -21,6 +21,7 @@ from jax.sharding import PartitionSpec
 
 from gated import contract
 from gated.jax_impl._arrays import Array, checks
+from gated.jax_impl._explicit import is_sharded
 
 __all__ = ["logical_axis_rules", "partition_specs", "repack"]
 
@@ -29,23 +30,26 @@ MeshAxes = str | tuple[str, ...] | None
 
 _BATCH, _EMBED, _MLP = "batch", "embed", "mlp"
 
-# The logical axes of each parameter, by its name in the arguments of the functions and in the modules.
-_ARGUMENTS: Final = {
+# The logical axes of each parameter, by its name in the arguments of the functions and in the modules. The bias of the
+# result has few numbers and meets an output that the batch shards: it is whole on every device.
+_ARGUMENTS: Final[dict[str, tuple[str | None, ...]]] = {
     "W": (_EMBED, _MLP),
     "V": (_EMBED, _MLP),
     "W2": (_MLP, _EMBED),
     "b": (_MLP,),
     "c": (_MLP,),
-    "b2": (_EMBED,),
+    "b2": (None,),
 }
-_MODULES: Final[dict[tuple[str, ...], tuple[str, ...]]] = {
+_MODULES: Final[dict[tuple[str, ...], tuple[str | None, ...]]] = {
     ("gate_proj", "kernel"): (_EMBED, _MLP),
     ("up_proj", "kernel"): (_EMBED, _MLP),
     ("down_proj", "kernel"): (_MLP, _EMBED),
     ("gate_proj", "bias"): (_MLP,),
     ("up_proj", "bias"): (_MLP,),
-    ("down_proj", "bias"): (_EMBED,),
+    ("down_proj", "bias"): (None,),
 }
+_WRAPPED: Final = "base_module"
+"""What ``flax.nnx.LoRA`` calls the layer that it adds to."""
 
 
 def logical_axis_rules(
@@ -63,7 +67,12 @@ def logical_axis_rules(
 
     Returns:
         Pairs of a logical axis and its mesh axes, the batch first: it has its mesh axes before the model size.
+
+    Raises:
+        TypeError: an argument is neither a name, nor a tuple of names, nor None.
+        ValueError: ``tensor`` and ``fsdp`` have a mesh axis in common.
     """
+    _check_axes("logical_axis_rules", tensor=tensor, fsdp=fsdp, data=data)
     return (_BATCH, data), (_EMBED, fsdp), (_MLP, tensor)
 
 
@@ -72,16 +81,17 @@ def partition_specs(tree: Any, *, tensor: MeshAxes = "tp", fsdp: MeshAxes = None
 
     Each array is known by its path. Kernels and biases of ``gate_proj``, ``up_proj`` and ``down_proj`` are sharded
     wherever they are in the tree: in an NNX module or its state, the parameters of a Linen module, a whole model, or
-    the state of an optimizer, which has the same paths. So are ``W``, ``V``, ``W2``, ``b``, ``c``, ``b2``, ``x`` and an
-    array ``beta`` in any mapping with a ``"W"`` and a ``"V"``, by the names that :func:`gated.jax_impl.gated_ffn` has
-    for them. All else is replicated, a learnt beta too. Axes in front, as those of stacked layers, are not sharded.
+    the state of an optimizer, which has the same paths; inside ``flax.nnx.LoRA`` too, whose own factors are replicated.
+    So are ``W``, ``V``, ``W2``, ``b``, ``c``, ``b2``, ``x`` and an array ``beta`` in any mapping with a ``"W"`` and a
+    ``"V"``, by the names that :func:`gated.jax_impl.gated_ffn` has for them. All else is replicated, a learnt beta too.
+    Axes in front, as those of stacked layers, are not sharded.
 
     | | spec |
     |---|---|
     | ``gate_proj.kernel``, ``up_proj.kernel``; ``W``, ``V`` | (fsdp, tensor) |
     | ``down_proj.kernel``; ``W2`` | (tensor, fsdp) |
     | ``gate_proj.bias``, ``up_proj.bias``; ``b``, ``c`` | (tensor,) |
-    | ``down_proj.bias``; ``b2`` | (fsdp,) |
+    | ``down_proj.bias``; ``b2`` | (None,) |
     | ``x`` | (data, None, ...) |
     | ``beta``, an array of the hidden size in its last axis | (..., tensor) |
 
@@ -95,15 +105,20 @@ def partition_specs(tree: Any, *, tensor: MeshAxes = "tp", fsdp: MeshAxes = None
 
     Returns:
         The tree with a ``jax.sharding.PartitionSpec`` in the place of each array.
+
+    Raises:
+        TypeError: ``tensor``, ``fsdp`` or ``data`` is neither a name, nor a tuple of names, nor None.
+        ValueError: ``tensor`` and ``fsdp`` have a mesh axis in common.
     """
+    _check_axes("partition_specs", tensor=tensor, fsdp=fsdp, data=data)
     mesh_axes = dict(logical_axis_rules(tensor=tensor, fsdp=fsdp, data=data))
-    paths = {_names(path) for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]}
+    shapes = {_names(path): _shape(leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
     def spec(path: tuple[Any, ...], leaf: Any) -> PartitionSpec:
-        names, shape = _names(path), getattr(leaf, "shape", ())
+        names, shape = _names(path), _shape(leaf)
         axes: tuple[str | None, ...] | None = _MODULES.get(names[-2:])
-        if axes is None and {(*names[:-1], "W"), (*names[:-1], "V")} <= paths:
-            axes = _argument_axes(names[-1], shape)
+        if axes is None and {(*names[:-1], "W"), (*names[:-1], "V")} <= shapes.keys():
+            axes = _argument_axes(names[-1], shape, shapes[*names[:-1], "W"])
         entries: list[MeshAxes] = []
         if axes is not None and len(axes) <= len(shape):
             stacked = len(shape) - len(axes)
@@ -133,11 +148,15 @@ def repack(x: Array, source: str, target: str, *, axis: int = -1) -> Array:
 
     Raises:
         TypeError: ``x`` is no JAX array of an allowed dtype, or ``axis`` no int.
-        ValueError: ``x`` is 0-d or of an odd size along ``axis``, ``axis`` is out of range, or a layout is unknown.
+        ValueError: ``x`` is 0-d or of an odd size along ``axis``, ``axis`` is out of range, or a layout is unknown; or
+            a mesh of explicit axes shards ``x`` along ``axis``.
     """
     axis = checks.packed("repack", x, axis=axis, layout="gate_last")
     for name, layout in (("source", source), ("target", target)):
         contract.check_choice("repack", name, layout, contract.LAYOUTS)
+    if is_sharded(x, axis):
+        spec = jax.typeof(x).sharding.spec
+        raise ValueError(f"repack: x must be whole along axis {axis}, got {spec}: repack it before it is sharded")
     n = x.shape[axis] // 2
     before, after = x.shape[:axis], x.shape[axis + 1 :]
     # Gate and value along an axis of their own: the one before n, or, interleaved, the one after.
@@ -152,16 +171,37 @@ def repack(x: Array, source: str, target: str, *, axis: int = -1) -> Array:
     return pair.reshape(x.shape)
 
 
-def _argument_axes(name: str, shape: tuple[int, ...]) -> tuple[str | None, ...] | None:
-    """The logical axes of an argument of the functions."""
+def _check_axes(function: str, **axes: Any) -> None:
+    for name, value in axes.items():
+        if value is not None and not all(isinstance(one, str) for one in _each(value)):
+            raise TypeError(f"{function}: {name} must be the name of an axis, a tuple of names, or None, got {value!r}")
+    tensor, fsdp = axes["tensor"], axes["fsdp"]
+    if not set(_each(tensor)).isdisjoint(_each(fsdp)):
+        raise ValueError(f"{function}: tensor and fsdp must be different axes, got {tensor!r} and {fsdp!r}")
+
+
+def _each(axes: Any) -> tuple[Any, ...]:
+    return () if axes is None else axes if isinstance(axes, tuple) else (axes,)
+
+
+def _shape(leaf: Any) -> tuple[int, ...]:
+    """Of an array; a number has no axes."""
+    shape: tuple[int, ...] = getattr(leaf, "shape", ())
+    return shape
+
+
+def _argument_axes(name: str, shape: tuple[int, ...], of_W: tuple[int, ...]) -> tuple[str | None, ...] | None:
+    """The logical axes of an argument of the functions, beside a W of a shape."""
     if name == "x" and len(shape) > 1:
         return _BATCH, *(None,) * (len(shape) - 1)
-    if name == "beta" and shape and shape[-1] != 1:
+    # Beside stacked projections the axes in front are those of the stack, for a beta too.
+    if name == "beta" and len(shape) > len(of_W) - 2 and shape[-1:] == of_W[-1:]:
         return (_MLP,)
     return _ARGUMENTS.get(name)
 
 
 def _names(path: tuple[Any, ...]) -> tuple[str, ...]:
-    """The keys of a path, without that of the value in the box that a framework puts around an array."""
+    """The keys of a path, without those of what a framework puts around an array or a layer."""
     names = tuple(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", "")))) for key in path)
-    return names[:-1] if names[-1:] == ("value",) else names
+    names = names[:-1] if names[-1:] == ("value",) else names
+    return tuple(name for name in names if name != _WRAPPED)
