@@ -12,39 +12,63 @@ from jax import export
 
 import gated.jax_impl as G
 
-__all__ = ["CALLS", "PLATFORMS", "Call", "arrays", "assert_same_bits", "forward", "pulled", "pushed", "read_back"]
+__all__ = [
+    "CALLS",
+    "PLATFORMS",
+    "Call",
+    "arrays",
+    "assert_same_bits",
+    "forward",
+    "pulled",
+    "pushed",
+    "read_back",
+    "symbolic",
+]
 
 PLATFORMS: Final = ("cpu", "cuda", "tpu", "rocm")
 
 _PROJECTIONS: Final = ((3, 4), (4, 5), (4, 5), (5,), (5,))
+_LETTERS: Final = ("b, d", "d, h", "d, h", "h", "h")
 
 
 class Call(NamedTuple):
-    """A public function, the shapes of its primals, and its other arguments."""
+    """A public function, the shapes of its primals, their symbolic shapes, and its other arguments."""
 
     function: Callable[..., Any]
     shapes: Sequence[tuple[int, ...]]
+    letters: Sequence[str]
     static: Mapping[str, Any] = {}
 
 
 CALLS: Final[Mapping[str, Call]] = {
-    "sigmoid": Call(G.sigmoid, ((3, 8),)),
-    "swish": Call(G.swish, ((3, 8), (8,))),
-    "silu": Call(G.silu, ((3, 8),)),
-    "gelu": Call(G.gelu, ((3, 8),), {"approximate": "tanh"}),
-    "relu": Call(G.relu, ((3, 8),)),
-    "glu": Call(G.glu, ((3, 8),)),
-    "bilinear": Call(G.bilinear, ((3, 8),)),
-    "reglu": Call(G.reglu, ((3, 8),), {"layout": "interleaved"}),
-    "geglu": Call(G.geglu, ((3, 8),), {"axis": 1}),
-    "swiglu": Call(G.swiglu, ((3, 8), ()), {"layout": "gate_first"}),
-    "clamped_swiglu": Call(G.clamped_swiglu, ((3, 8),), {"limit": 1.5}),
-    "gated_unit": Call(G.gated_unit, ((3, 4), (3, 4), (3, 1))),
-    "glu_linear": Call(G.glu_linear, _PROJECTIONS),
-    "swiglu_linear": Call(G.swiglu_linear, (*_PROJECTIONS, ())),
-    "gated_linear": Call(G.gated_linear, _PROJECTIONS, {"activation": "gelu"}),
-    "gated_ffn": Call(G.gated_ffn, (*_PROJECTIONS[:3], (5, 2), (5,), (5,), (2,)), {"activation": "relu"}),
+    "sigmoid": Call(G.sigmoid, ((3, 8),), ("b, n",)),
+    "swish": Call(G.swish, ((3, 8), (8,)), ("b, n", "n")),
+    "silu": Call(G.silu, ((3, 8),), ("b, n",)),
+    "gelu": Call(G.gelu, ((3, 8),), ("b, n",), {"approximate": "tanh"}),
+    "relu": Call(G.relu, ((3, 8),), ("b, n",)),
+    "glu": Call(G.glu, ((3, 8),), ("b, 2*n",)),
+    "bilinear": Call(G.bilinear, ((3, 8),), ("b, 2*n",)),
+    "reglu": Call(G.reglu, ((3, 8),), ("b, 2*n",), {"layout": "interleaved"}),
+    "geglu": Call(G.geglu, ((3, 8),), ("b, 2*n",), {"axis": 1}),
+    "swiglu": Call(G.swiglu, ((3, 8), ()), ("b, 2*n", ""), {"layout": "gate_first"}),
+    "clamped_swiglu": Call(G.clamped_swiglu, ((3, 8),), ("b, 2*n",), {"limit": 1.5}),
+    "gated_unit": Call(G.gated_unit, ((3, 4), (3, 4), (3, 1)), ("b, n", "b, n", "b, 1")),
+    "glu_linear": Call(G.glu_linear, _PROJECTIONS, _LETTERS),
+    "swiglu_linear": Call(G.swiglu_linear, (*_PROJECTIONS, ()), (*_LETTERS, "")),
+    "gated_linear": Call(G.gated_linear, _PROJECTIONS, _LETTERS, {"activation": "gelu"}),
+    "gated_ffn": Call(
+        G.gated_ffn,
+        (*_PROJECTIONS[:3], (5, 2), (5,), (5,), (2,)),
+        (*_LETTERS[:3], "h, o", "h", "h", "o"),
+        {"activation": "relu"},
+    ),
 }
+
+
+def symbolic(letters: Sequence[str], dtype: str) -> list[Any]:
+    """Arrays of symbolic sizes, equal where the letters are."""
+    scope = export.SymbolicScope()
+    return [jax.ShapeDtypeStruct(export.symbolic_shape(each, scope=scope), dtype) for each in letters]
 
 
 def arrays(shapes: Sequence[tuple[int, ...]], dtype: str) -> list[Any]:
@@ -54,13 +78,9 @@ def arrays(shapes: Sequence[tuple[int, ...]], dtype: str) -> list[Any]:
 
 def forward(call: Call) -> Callable[..., Any]:
     """The plain call."""
-    names = {"beta": None} if call.function in (G.gated_unit,) else {}
-
-    def function(*primals: Any) -> Any:
-        by_name = dict(zip(names, primals[2:], strict=False))
-        return call.function(*(primals[:2] if names else primals), **by_name, **call.static)
-
-    return function
+    if call.function is G.gated_unit:
+        return lambda gate, value, beta: G.gated_unit(gate, value, beta=beta)
+    return lambda *primals: call.function(*primals, **call.static)
 
 
 def pulled(call: Call) -> Callable[..., Any]:

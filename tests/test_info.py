@@ -94,6 +94,13 @@ def test_every_function_has_a_path_on_every_device_of_every_backend(
             assert f"{device} ({what})" in shown
 
 
+def test_the_projected_forms_of_jax_name_their_kernels(tmp_path: Path) -> None:
+    pytest.importorskip("jax")
+    (paths,) = (backend["paths"] for backend in written(tmp_path, "--backends", "jax")["backends"].values())
+    for path in paths:
+        assert ("fused_projections on TPUs and GPUs" in path["path"]) == ("gated_ffn" in path["functions"])
+
+
 def test_the_versions_are_those_that_validate_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = written(tmp_path, "--backends", "numpy")
     assert content["versions"].items() >= versions().items()

@@ -103,18 +103,27 @@ def test_the_tails_and_the_limits_are_those_of_the_unit(activation: str, kernel:
 @pytest.mark.parametrize("kernel", ["tpu", "gpu"])
 def test_beta_may_have_any_shape_that_broadcasts(kernel: str) -> None:
     random = np.random.default_rng(3)
-    x, W, V, ct = (random.standard_normal(shape).astype(np.float32) for shape in ((2, 3, 4), (4, 5), (4, 5), (2, 3, 5)))
+    # Integers: the gate and the value are exact.
+    x, W, V, ct = (random.integers(-2, 3, shape).astype(np.float32) for shape in ((2, 3, 4), (4, 5), (4, 5), (2, 3, 5)))
     betas: list[Any] = [random.uniform(0.5, 2.0, shape).astype(np.float32) for shape in ((3, 1), (2, 1, 5))]
 
-    def function(module: Any, x: Any, W: Any, V: Any, ct: Any, beta: Any) -> Any:
-        value, pullback = module.vjp(module.swiglu_linear, x, W, V, None, None, beta)
+    def function(x: Any, W: Any, V: Any, ct: Any, beta: Any) -> Any:
+        value, pullback = G.vjp(G.swiglu_linear, x, W, V, None, None, beta)
         return value, pullback(ct)[5]
 
     for beta in (betas[0], 0.7) if kernel == "tpu" else betas[1:]:
         arrays = [jnp.asarray(each) for each in (x, W, V, ct)]
         given = beta if isinstance(beta, float) else jnp.asarray(beta)
         with fused_projections(interpret=kernel):
-            made = jax.jit(lambda *arrays, given=given: function(G, *arrays, given))(*arrays)
-        for one, two in zip(made, function(reference, x, W, V, ct, beta), strict=True):
-            assert one.shape == np.shape(two)
-            np.testing.assert_allclose(one, two, rtol=3e-6, atol=1e-6)  # sums of some numbers of ordinary size
+            value, in_beta = jax.jit(lambda *arrays, given=given: function(*arrays, given))(*arrays)
+        wide = (np.float64(each) for each in (x @ W, x @ V, np.broadcast_to(beta, ct.shape)))
+        exact, pullback = reference.vjp(reference.gated_unit, *wide)
+        assert_same(value, np.float32(exact), ulps=6)
+        terms = pullback(np.float64(ct))[2]
+        # The contract's 8 ulp of a term, an ulp being 2 u at most, and a sum of at most all of them.
+        u = FORMATS["float32"].unit_roundoff
+        shape = np.shape(beta)
+        summed = tuple(i for i, size in enumerate((1,) * (ct.ndim - len(shape)) + shape) if size == 1)
+        allowed = (16 + terms.size) * u * np.abs(terms).sum(summed).reshape(shape)
+        assert in_beta.shape == shape
+        assert np.all(np.abs(in_beta - terms.sum(summed).reshape(shape)) <= allowed)

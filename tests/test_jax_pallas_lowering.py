@@ -6,7 +6,6 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 jax = pytest.importorskip("jax")
 
 import jax.numpy as jnp  # noqa: E402
+from _jax_pallas import pallas_calls  # noqa: E402
 from jax import export  # noqa: E402
 
 import gated.jax_impl as G  # noqa: E402
@@ -74,17 +74,6 @@ def test_without_the_context_there_is_no_kernel() -> None:
 
 
 # Memory
-
-
-def pallas_calls(jaxpr: Any) -> Iterator[Any]:
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "pallas_call":
-            yield equation
-        else:
-            for each in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda p: hasattr(p, "eqns")):
-                inner = getattr(each, "jaxpr", each)
-                if hasattr(inner, "eqns"):
-                    yield from pallas_calls(inner)
 
 
 def tiles(equation: Any) -> tuple[list[int], int]:

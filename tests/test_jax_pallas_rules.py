@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 jax = pytest.importorskip("jax")
 
 import jax.numpy as jnp  # noqa: E402
-from _jax import kept, weights  # noqa: E402
+from _jax import assert_same, kept, weights  # noqa: E402
+from _jax_pallas import pallas_calls  # noqa: E402
 
 import gated.jax_impl as G  # noqa: E402
 from gated.jax_impl.kernels import Blocks, fused_projections  # noqa: E402
@@ -28,8 +30,14 @@ def linear(x: Any, W: Any, V: Any) -> Any:
 
 
 def three() -> tuple[Any, Any, Any]:
+    """x, W and V of small integers: their products are exact, summed in any order."""
     each = weights()
-    return each["x"], each["W"], each["V"]
+    x, W, V = (jnp.clip(jnp.round(each[name]), -1, 1) for name in ("x", "W", "V"))
+    return x, W, V
+
+
+# Two results of the contract's 5 ulp each, from the same gate and value.
+TWO_UNITS = 10
 
 
 # When
@@ -49,9 +57,13 @@ def test_kernels_are_used_inside_of_the_context_alone() -> None:
     assert (traces, kernels(function, *arrays)) == (1, 0)
     with fused_projections(interpret="tpu"):
         assert kernels(function, *arrays) == 1, "the trace of another context is no use"
-        np.testing.assert_allclose(function(*arrays), plain, rtol=1e-5)
-        with fused_projections(interpret="gpu", gpu=Blocks(16, 16, 16)):
-            assert "16" in str(jax.make_jaxpr(function)(*arrays))
+        assert_same(function(*arrays), plain, TWO_UNITS)
+        large = [jax.ShapeDtypeStruct((64, 64), "float32")] * 3
+        for gpu in (Blocks(16, 32, 64), Blocks(32, 16, 16)):
+            with fused_projections(interpret="gpu", gpu=gpu):
+                (kernel,) = pallas_calls(jax.make_jaxpr(function)(*large).jaxpr)
+            *_, result = kernel.params["jaxpr"].invars
+            assert result.aval.shape == gpu[:2], "nor is that of other tiles"
         seen: list[int] = []
         thread = threading.Thread(target=lambda: seen.append(kernels(linear, *arrays)))
         thread.start()
@@ -82,7 +94,8 @@ def test_every_projected_form_uses_them() -> None:
 def test_plain_operations_serve_where_there_is_no_kernel() -> None:
     arrays = three()
     with fused_projections():  # on the CPU
-        np.testing.assert_allclose(jax.jit(linear)(*arrays), linear(*arrays), rtol=1e-6)
+        value = jax.jit(linear)(*arrays)
+    assert_same(value, linear(*arrays), TWO_UNITS)
     with fused_projections(interpret="tpu"):
         assert kernels(linear, *(each.astype(jnp.float16) for each in arrays)) == 0, "a TPU has no float16"
         assert kernels(linear, jnp.zeros((0, 4)), *arrays[1:]) == 0
@@ -102,6 +115,13 @@ def test_plain_operations_serve_where_there_is_no_kernel() -> None:
         ({"tpu": Blocks(256, 100, 512)}, ValueError, "columns of tpu must be a positive multiple of 128, got 100"),
         ({"gpu": Blocks(48, 64, 32)}, ValueError, "rows of gpu must be a power of two, a positive multiple of 16"),
         ({"gpu": Blocks(32, 64, 0)}, ValueError, "depth of gpu must be .* got 0"),
+        # 2 ((1024^2 + 2 * 1024^2 + 2 * 1024) * 2 + 1024^2 * 2) + 2 * 1024^2 * 4, and 2 (512^2 + 2 * 512 * 64) * 2.
+        (
+            {"tpu": Blocks(1024, 1024, 1024)},
+            ValueError,
+            r"tpu must need at most 16777216 bytes .* needs 25174016 in 16",
+        ),
+        ({"gpu": Blocks(512, 64, 512)}, ValueError, r"gpu must need at most 232448 bytes .* needs 1310720 in 16 bits"),
     ],
 )
 def test_bad_arguments_are_refused_with_their_names(
@@ -128,7 +148,8 @@ def test_the_operands_alone_are_kept_and_in_a_block_the_product() -> None:
 
 
 def total(x: Any, W: Any, V: Any) -> Any:
-    return jnp.sin(linear(x, W, V)).sum()
+    """Of integers an integer."""
+    return (G.gated_linear(x, W, V, activation="relu") ** 2).sum()
 
 
 def batched(function: Callable[..., Any], axes: tuple[int | None, ...]) -> Callable[..., Any]:
@@ -178,18 +199,55 @@ def test_transformations_under_the_rules_of_the_kernels_are_those_of_plain_opera
     # In this context the CPU has plain operations under the kernels' rules; the kernels' numbers are tested elsewhere.
     with fused_projections():
         made = jax.jit(function)(*operands)
-    expected = jax.jit(function)(*operands)
-    for one, two in zip(jax.tree.leaves(made), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
-        assert np.abs(two).max() > 1e-3
+    plain = jax.jit(function)
+    # A polynomial with positive coefficients, where no gate is negative: what it is at the magnitudes bounds all sums.
+    bounds = plain(*map(jnp.abs, operands))
+    for one, two, bound in zip(*map(jax.tree.leaves, (made, plain(*operands), bounds)), strict=True):
+        assert np.abs(bound).max() < 2**24, "integers of float32"
+        np.testing.assert_array_equal(one, two)
+        assert np.abs(two).max() >= 1
+
+
+# On a mesh
+
+
+def assert_plain(function: Callable[..., Any], *arrays: Any) -> None:
+    """That the context changes nothing."""
+    for interpret in ("gpu", "tpu"):
+        with fused_projections(interpret=interpret):
+            assert kernels(function, *arrays) == 0
+    with fused_projections():
+        assert kernels(function, *arrays) == 0
+        made = function(*arrays)
+    for one, two in zip(jax.tree.leaves(made), jax.tree.leaves(function(*arrays)), strict=True):
+        assert_same(one, two)
 
 
 def test_shard_map_gives_each_device_a_kernel_of_its_part() -> None:
     x, W, V = three()
     mesh = jax.make_mesh((1,), ("tp",), axis_types=(jax.sharding.AxisType.Auto,))
     split = jax.P(None, "tp")
-    # Under check_vma=True JAX wants each kernel to say over which axes its results vary.
     parts = jax.shard_map(linear, mesh=mesh, in_specs=(jax.P(), split, split), out_specs=split, check_vma=False)
     with fused_projections(interpret="gpu"):
         assert kernels(jax.grad(lambda *a: parts(*a).sum(), (0, 1)), x, W, V) == 2
-        np.testing.assert_allclose(jax.jit(parts)(x, W, V), linear(x, W, V), rtol=1e-5)
+        value = jax.jit(parts)(x, W, V)
+    assert_same(value, linear(x, W, V), TWO_UNITS)
+
+
+@pytest.mark.parametrize("columns", [None, "tp"])
+def test_shard_map_that_checks_what_varies_has_plain_operations(columns: str | None) -> None:
+    x, W, V = three()
+    mesh = jax.make_mesh((1,), ("tp",), axis_types=(jax.sharding.AxisType.Auto,))
+    split = jax.P(None, columns)
+    parts = jax.shard_map(linear, mesh=mesh, in_specs=(jax.P(), split, split), out_specs=split, check_vma=True)
+    assert_plain(jax.jit(jax.value_and_grad(lambda *a: parts(*a).sum(), (0, 1, 2))), x, W, V)
+
+
+@pytest.mark.parametrize("set_mesh", [True, False])
+def test_on_an_explicit_mesh_there_are_plain_operations(set_mesh: bool) -> None:
+    x, W, V = three()
+    mesh = jax.make_mesh((1,), ("tp",), axis_types=(jax.sharding.AxisType.Explicit,))
+    # Without set_mesh the types of W and V alone tell of the mesh.
+    W, V = (jax.device_put(each, jax.NamedSharding(mesh, jax.P(None, "tp"))) for each in (W, V))
+    with jax.set_mesh(mesh) if set_mesh else contextlib.nullcontext():
+        assert_plain(jax.jit(jax.value_and_grad(lambda *a: linear(*a).sum(), (1, 2))), x, W, V)

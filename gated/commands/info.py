@@ -21,6 +21,7 @@ _ELEMENTWISE: Final = tuple(name for name in ARRAY_PARAMETERS if name not in _PR
 _DERIVATIVES: Final = ("vjp", "jvp")
 _SCALED: Final = "plain operations in scaled arithmetic"
 _BETWEEN: Final = "; between its matrix products, the path of the elementwise functions"
+_KERNELS: Final = "; kernels inside gated.jax_impl.kernels.fused_projections on TPUs and GPUs"
 
 
 class Path(NamedTuple):
@@ -136,7 +137,7 @@ def _jax() -> Found:
     for device in dict.fromkeys(name.partition(":")[0] for name in devices):
         paths += [
             Path(device, "eager or jit", _ELEMENTWISE, "XLA: one computation a call, which it fuses"),
-            Path(device, "eager or jit", _PROJECTED, "XLA" + _BETWEEN),
+            Path(device, "eager or jit", _PROJECTED, "XLA" + _BETWEEN + _KERNELS),
             Path(device, "eager or jit", _DERIVATIVES, "the path of the function they are given"),
         ]
     return Found(devices, paths)

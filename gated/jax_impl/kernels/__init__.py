@@ -5,7 +5,8 @@
 
 In the context, ``gated_linear``, ``glu_linear``, ``swiglu_linear`` and the first half of ``gated_ffn`` are Pallas
 kernels on TPU, CUDA and ROCm: x @ W and x @ V accumulate side by side, and of what has the hidden size only their gated
-product is written. Everywhere else, and in float64, plain operations compute the same.
+product is written. Everywhere else, in float64, and where types say how arrays lie on a mesh, plain operations compute
+the same.
 """
 
 from __future__ import annotations
@@ -13,18 +14,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
 
-import jax
 import numpy as np
 
 from gated.jax_impl._arrays import Array, Factor
 from gated.jax_impl.kernels._blocks import GPU, TPU, Blocks, Choice, checked_choice
+from gated.jax_impl.kernels._context import choice, may_be_kernels
 
 __all__ = ["GPU", "TPU", "Blocks", "fused", "fused_projections"]
-
-_choice: Any = jax.make_user_context(None)  # type: ignore[no-untyped-call]
-"""The :class:`Choice` in force, None for plain operations. It is a part of the key of every jit cache."""
 
 
 def fused_projections(
@@ -42,9 +39,10 @@ def fused_projections(
 
     Raises:
         TypeError: ``tpu`` or ``gpu`` is no :class:`Blocks`.
-        ValueError: a tile size does not fit the device, or ``interpret`` is unknown.
+        ValueError: a tile size does not fit the device, the tiles need more memory than a kernel has there even in 16
+            bits and without a gradient, or ``interpret`` is unknown.
     """
-    context: AbstractContextManager[None] = _choice(checked_choice(tpu, gpu, interpret))
+    context: AbstractContextManager[None] = choice(checked_choice(tpu, gpu, interpret))
     return context
 
 
@@ -53,9 +51,9 @@ def fused(x: Array) -> Callable[[str, Array, Array, Array, Array | None, Array |
 
     float64 has no kernel.
     """
-    choice: Choice | None = _choice.value
-    if choice is None or x.dtype == np.float64:
+    asked: Choice | None = choice.value
+    if asked is None or x.dtype == np.float64 or not may_be_kernels(x):
         return None
     from gated.jax_impl.kernels._fused import linear  # imports Pallas
 
-    return functools.partial(linear, choice)
+    return functools.partial(linear, asked)

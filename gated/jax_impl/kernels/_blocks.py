@@ -37,6 +37,8 @@ GPU_STAGES: Final = 2
 """Loads in flight of a GPU kernel."""
 _ELEMENTS_OF_A_WARP: Final = 512
 """Of the tile: 16 a thread. With twice as many, the registers of most targets do not suffice."""
+_LIMITS: Final = {"tpu": 16 * 2**20, "gpu": 227 * 2**10}
+"""Bytes that a kernel has: the VMEM that XLA gives it on a TPU v5e, the shared memory of a block on H100 and B200."""
 _DIVISORS: Final = {"tpu": Blocks(STRIP, 128, 128), "gpu": Blocks(16, 16, 16)}
 
 
@@ -67,6 +69,12 @@ def _checked(device: str, blocks: object) -> Blocks:
             raise ValueError(
                 f"fused_projections: {name} of {device} must be {power}a positive multiple of {divisor}, got {size!r}"
             )
+    needed = tpu_bytes(blocks, 2, backward=False) if device == "tpu" else gpu_bytes(blocks, 2)
+    if needed > _LIMITS[device]:
+        raise ValueError(
+            f"fused_projections: {device} must need at most {_LIMITS[device]} bytes of its memory, got {blocks}, which "
+            f"needs {needed} in 16 bits"
+        )
     return blocks
 
 

@@ -22,7 +22,10 @@ from gated.jax_impl._arrays import Array, Factor
 from gated.jax_impl._gated import unit
 from gated.jax_impl.kernels import _mosaic, _triton
 from gated.jax_impl.kernels._blocks import Blocks, Choice
+from gated.jax_impl.kernels._context import choice as in_force
+from gated.jax_impl.kernels._context import may_be_kernels
 from gated.jax_impl.kernels._tile import Call, product, pullback
+from gated.jax_impl.projections import _linear
 
 __all__ = ["linear"]
 
@@ -55,8 +58,10 @@ def linear(
 ) -> Array:
     """activation(x W + b) * (x V + c), for operands that were checked; of the shape (..., d_hidden)."""
     operands = _Operands(x, W, V, b, c, beta if activation == "swish" else None)
-    if not all(type(size) is int and size for size in (*x.shape, *W.shape)):
-        return _plain(activation, operands)  # nothing to compute, or symbolic sizes
+    sized = all(type(size) is int and size for size in (*x.shape, *W.shape))  # neither empty nor symbolic
+    if not (sized and may_be_kernels(*jax.tree.leaves(operands))):
+        with in_force(None):
+            return _linear(activation, *operands)
     return _fused(_Setting(choice, activation), operands)
 
 
