@@ -67,10 +67,20 @@ def clamped(axis: int, layout: str, limit: float, offset: float, x: Array, alpha
 def split_packed(x: Array, axis: int, layout: str) -> tuple[Array, Array]:
     """The gate and the value."""
     n = x.shape[axis] // 2
-    sizes, halves_at = ((n, 2), axis + 1) if layout == "interleaved" else ((2, n), axis)
-    pairs = x.reshape(*x.shape[:axis], *sizes, *x.shape[axis + 1 :])
-    first, last = (jnp.squeeze(half, halves_at) for half in lax.split(pairs, (1, 1), halves_at))
+    if layout != "interleaved" and _is_sharded(x, axis):
+        first, last = lax.split(x, (n, n), axis)
+    else:
+        # An axis of the two halves: XLA writes the cotangents of its parts in one loop.
+        sizes, halves_at = ((n, 2), axis + 1) if layout == "interleaved" else ((2, n), axis)
+        pairs = x.reshape(*x.shape[:axis], *sizes, *x.shape[axis + 1 :])
+        first, last = (jnp.squeeze(half, halves_at) for half in lax.split(pairs, (1, 1), halves_at))
     return (last, first) if layout == "gate_last" else (first, last)
+
+
+def _is_sharded(x: Array, axis: int) -> bool:
+    """Along an explicit mesh axis: a reshape refuses to take such an axis apart."""
+    spec = jax.typeof(x).sharding.spec
+    return axis < len(spec) and spec[axis] is not None
 
 
 def _unit(activation: str, gate: Array, value: Array, beta: Factor | None) -> Array:
