@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax._src.ad_checkpoint import saved_residuals
 
-__all__ = ["ACTIVATIONS", "COTANGENT", "CURVED", "GATE", "VALUE", "assert_same", "kept", "weights"]
+__all__ = ["ACTIVATIONS", "COTANGENT", "CURVED", "GATE", "VALUE", "assert_same", "kept", "residuals", "weights"]
 
 ACTIVATIONS = ("identity", "sigmoid", "relu", "gelu", "gelu_tanh", "swish")
 CURVED = ("sigmoid", "gelu", "gelu_tanh", "swish")
@@ -43,6 +43,17 @@ def assert_same(actual: Any, expected: Any, ulps: int = 0) -> None:
 def kept(f: Callable[..., Any], *arguments: Any) -> list[tuple[tuple[int, ...], str]]:
     """What is saved for the backward pass: shape and dtype of all that is larger than a number."""
     return sorted((a.shape, a.dtype.name) for a, _ in saved_residuals(f, *arguments) if a.shape)
+
+
+def residuals(f: Callable[..., Any], **arguments: Any) -> tuple[set[str], list[tuple[tuple[int, ...], str]]]:
+    """The same in two parts: the names of the arguments among it, however small, and what is none."""
+    names, others = set(), []
+    for aval, source in saved_residuals(f, **arguments):
+        if source.startswith("from the argument "):
+            names.add(source.removeprefix("from the argument "))
+        elif aval.shape:
+            others.append((aval.shape, aval.dtype.name))
+    return names, sorted(others)
 
 
 def weights(dtype: str = "float32") -> dict[str, Any]:

@@ -54,7 +54,7 @@ SHAPES = {
     "beta": (),
 }  # fmt: skip
 SIZES = {name: int(np.prod(shape)) for name, shape in SHAPES.items()}
-STEPS = 200
+STEPS = 150
 RATE, MOMENTUM, SCALE = 2.0**-3, 0.75, 2.0**-4
 
 

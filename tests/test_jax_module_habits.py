@@ -12,6 +12,7 @@ import pytest
 jax = pytest.importorskip("jax")
 pytest.importorskip("flax")
 
+import flax.errors  # noqa: E402
 import flax.linen as nn  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 from _jax import assert_same, weights  # noqa: E402
@@ -106,6 +107,85 @@ def test_layers_are_stacked_by_vmap_and_run_by_scan_in_both() -> None:
             expected,
         )
         assert all(np.all(np.any(leaf.reshape(3, -1) != 0, axis=1)) for leaf in jax.tree.leaves(expected[1]))
+
+
+def closing(ffn: Any) -> dict[str, Callable[[Any], Any]]:
+    """What closes over a module, as functions of x; all but the first trace."""
+    loss = lambda x: (ffn(x) ** 2).sum()  # noqa: E731
+    return {
+        "grad": jax.grad(loss),
+        "jit": lambda x: jax.jit(ffn).trace(x).out_info,
+        "grad of jit": lambda x: jax.eval_shape(jax.grad(jax.jit(loss)), x),
+        "vmap": lambda x: jax.eval_shape(jax.vmap(ffn), x),
+        "vmap of grad": lambda x: jax.make_jaxpr(jax.vmap(jax.grad(loss)))(x),
+        "linearize": lambda x: jax.eval_shape(lambda x: jax.linearize(ffn, x)[0], x),
+        "hessian": lambda x: jax.eval_shape(jax.hessian(loss), x),
+        "checkpoint": lambda x: jax.make_jaxpr(jax.grad(jax.checkpoint(loss)))(x),
+        "scan": lambda x: jax.make_jaxpr(lambda x: jax.lax.scan(lambda x, _: (ffn(x), None), x, length=3)[0])(x),
+        "fori_loop": lambda x: jax.make_jaxpr(lambda x: jax.lax.fori_loop(0, 2, lambda _, x: ffn(x), x))(x),
+        "cond": lambda x: jax.make_jaxpr(lambda x: jax.lax.cond(x[0, 0] > 0, ffn, lambda x: x, x))(x),
+    }
+
+
+class Counting(nnx.Module):
+    """A linear layer that counts its calls, where it is told to, and drops elements."""
+
+    def __init__(self, counts: bool) -> None:
+        self.linear = nnx.Linear(8, 4, rngs=nnx.Rngs(0))
+        self.dropout = nnx.Dropout(0.5, deterministic=not counts, rngs=nnx.Rngs(1))
+        self.calls = nnx.BatchStat(jnp.zeros(()))
+        self.counts = counts
+
+    def __call__(self, x: Any) -> Any:
+        if self.counts:
+            self.calls[...] += 1
+        return self.dropout(self.linear(x))
+
+
+@pytest.mark.parametrize("recompute", ["product", "all"])
+def test_every_transformation_of_jax_may_close_over_an_nnx_module(recompute: str) -> None:
+    x = weights()["x"]
+    module = gated_nnx.GatedFFN(4, 8, recompute=recompute, **SETTINGS, rngs=nnx.Rngs(0))
+    for child in (module.down_proj, Counting(counts=False)):
+        module.down_proj = child
+        before = module(x)
+        for transform in closing(module).values():
+            transform(x)
+        assert_same(module(x), before)
+
+
+@pytest.mark.parametrize("recompute", ["product", "all"])
+def test_what_a_child_changes_is_changed_once_a_call(recompute: str) -> None:
+    x = weights()["x"]
+    module = gated_nnx.GatedFFN(4, 8, recompute=recompute, **SETTINGS, rngs=nnx.Rngs(0))
+    module.down_proj = Counting(counts=True)
+    first, second = module(x), module(x)
+    assert np.any(np.asarray(first) != np.asarray(second))
+    nnx.jit(nnx.grad(lambda module: module(x).sum()))(module)
+    # As of any module of Flax that changes its state: refused, and nothing is changed.
+    with pytest.raises(flax.errors.TraceContextError, match="Cannot mutate"):
+        jax.eval_shape(module, x)
+    module(x)
+    assert (float(module.down_proj.calls[...]), int(module.down_proj.dropout.rngs.count[...])) == (4, 4)
+
+
+@pytest.mark.parametrize("recompute", ["product", "all"])
+def test_a_child_may_be_a_function(recompute: str) -> None:
+    x = weights()["x"]
+    module = gated_nnx.GatedFFN(4, 4, recompute=recompute, **SETTINGS, rngs=nnx.Rngs(0))
+    hidden = gated_nnx.GatedLinear(4, 4, **SETTINGS, rngs=nnx.Rngs(0))
+    module.down_proj = lambda x: -x
+    assert_same(module(x), -hidden(x))
+    assert jax.eval_shape(jax.grad(lambda x: module(x).sum()), x).shape == x.shape
+
+
+def test_a_learnt_beta_is_a_float() -> None:
+    names = "float16, bfloat16, float32 or float64"
+    for library, rngs in ((gated_nnx, {"rngs": nnx.Rngs(0)}), (linen, {})):
+        for name, sizes in (("Swish", ()), ("SwiGLU", ()), ("GatedLinear", (4, 8)), ("GatedFFN", (4, 8))):
+            text = f"{name}: param_dtype must be {names} where beta is learnt, got int32"
+            with pytest.raises(TypeError, match=text):
+                getattr(library, name)(*sizes, learn_beta=True, param_dtype=jnp.int32, **(rngs if sizes else {}))
 
 
 @LIBRARIES
@@ -252,3 +332,8 @@ def test_what_is_no_jax_array_is_refused_by_name(library: Any) -> None:
     for x, kind in (([[1.0] * 4], "list"), (np.ones((2, 4)), r"numpy\.ndarray")):
         with pytest.raises(TypeError, match=text.format(kind)):
             call(filled(abstract), x)
+        for name in ("Swish", "SwiGLU"):
+            module = getattr(library, name)(learn_beta=True)
+            wrong = module if library is gated_nnx else lambda x, module=module: module.init(jax.random.key(0), x)
+            with pytest.raises(TypeError, match=f"{name.lower()}: x must be an array of this backend .*, got {kind}"):
+                wrong(x)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from gated import contract
 from gated.jax_impl._arrays import Array, Beta, checks
 
-__all__ = ["DotGeneral", "Initializer", "Precision", "check_input", "lecun_normal", "like"]
+__all__ = ["DotGeneral", "Initializer", "Precision", "check_beta", "check_input", "lecun_normal", "like"]
 
 DotGeneral = Callable[..., Any]
 Initializer = Callable[..., Any]
@@ -24,9 +24,19 @@ def lecun_normal(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32, *
     return jax.nn.initializers.lecun_normal()(key, shape, dtype, **sharding)
 
 
-def like(beta: Beta, x: Array) -> Beta:
-    """A learnt beta in the dtype of ``x``; a number as it is."""
-    return beta if contract.is_number(beta) else beta.astype(x.dtype)  # type: ignore[union-attr]
+def like(beta: Beta, x: Any) -> Beta:
+    """A learnt beta in the dtype of ``x``; a number as it is, and any beside an ``x`` that the function refuses."""
+    if contract.is_number(beta) or not isinstance(x, jax.Array):
+        return beta
+    return beta.astype(x.dtype)  # type: ignore[union-attr]
+
+
+def check_beta(module: str, learn_beta: bool, param_dtype: Any) -> None:
+    """A learnt beta has one of the dtypes of the functions: an integer would lose its fraction in silence."""
+    dtype = jnp.dtype(param_dtype)
+    if learn_beta and dtype.name not in contract.DTYPES:
+        names = f"{', '.join(contract.DTYPES[:-1])} or {contract.DTYPES[-1]}"
+        raise TypeError(f"{module}: param_dtype must be {names} where beta is learnt, got {dtype.name}")
 
 
 def check_input(module: str, x: Any, in_features: int) -> None:

@@ -1,4 +1,4 @@
-"""What a projected form keeps for its backward pass: the gate and the value, in the dtype of x."""
+"""What a projected form keeps for its backward pass: the gate and the value, in 16 bits where those have the range."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["keeping"]
 
 
 def keeping(formula: Callable[..., Array], dtype: DType, gate: Array, value: Array, *rest: Any) -> Array:
-    """``formula(gate, value, *rest)``; the gate and the value are kept in ``dtype``, and no other intermediate.
+    """``formula(gate, value, *rest)``, for x of ``dtype``; of the intermediates the gate and the value alone are kept.
 
-    The result is that of the gate and the value as they came. Where ``dtype`` is narrower than theirs, the derivatives
-    are those at the rounded gate and value. That rounding is within the bound of the projected forms, and float32 would
-    take twice the memory.
+    bfloat16's are kept in bfloat16, and the derivatives are those at the rounded gate and value. That rounding is
+    within the bound of the projected forms, and float32 would take twice the memory. All others are kept as they came:
+    a gate or a value beyond the range of float16 has finite derivatives all the same.
     """
-    if gate.dtype == dtype:
+    if dtype != jnp.bfloat16:
         result: Array = jax.checkpoint(formula)(gate, value, *rest)
         return result
     # jax.checkpoint keeps the inputs that the derivatives read: of the gate and the value, the rounded ones.

@@ -24,7 +24,7 @@ except ModuleNotFoundError as error:
 
 from gated.jax_impl._arrays import Array, Beta
 from gated.jax_impl._explicit import dot_general as summed
-from gated.jax_impl._modules import DotGeneral, Initializer, Precision, check_input, lecun_normal, like
+from gated.jax_impl._modules import DotGeneral, Initializer, Precision, check_beta, check_input, lecun_normal, like
 from gated.jax_impl.activations import swish
 from gated.jax_impl.units import gated_unit, glu, swiglu
 
@@ -57,6 +57,7 @@ class Swish(nn.Module):
 
     def __post_init__(self) -> None:
         check_module("Swish", beta=self.beta)
+        check_beta("Swish", self.learn_beta, self.param_dtype)
         super().__post_init__()
 
     @nn.compact
@@ -112,6 +113,7 @@ class SwiGLU(nn.Module):
 
     def __post_init__(self) -> None:
         check_module("SwiGLU", beta=self.beta, layout=self.layout)
+        check_beta("SwiGLU", self.learn_beta, self.param_dtype)
         super().__post_init__()
 
     @nn.compact
@@ -162,6 +164,7 @@ class GatedLinear(nn.Module):
 
     def __post_init__(self) -> None:
         check_module("GatedLinear", activation=self.activation, beta=self.beta, learn_beta=self.learn_beta)
+        check_beta("GatedLinear", self.learn_beta, self.param_dtype)
         super().__post_init__()
 
     @nn.compact
@@ -230,6 +233,7 @@ class GatedFFN(nn.Module):
             learn_beta=self.learn_beta,
             recompute=self.recompute,
         )
+        check_beta("GatedFFN", self.learn_beta, self.param_dtype)
         super().__post_init__()
 
     @nn.compact

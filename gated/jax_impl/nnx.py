@@ -6,8 +6,11 @@ as modules: LoRA, quantised layers and sharding annotations go where they go in 
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax.nn.initializers import zeros
 from jax.typing import DTypeLike
@@ -23,11 +26,14 @@ except ModuleNotFoundError as error:
 
 from gated.jax_impl._arrays import Array, Beta
 from gated.jax_impl._explicit import dot_general as summed
-from gated.jax_impl._modules import DotGeneral, Initializer, Precision, check_input, lecun_normal, like
+from gated.jax_impl._modules import DotGeneral, Initializer, Precision, check_beta, check_input, lecun_normal, like
 from gated.jax_impl.activations import swish
 from gated.jax_impl.units import gated_unit, glu, swiglu
 
 __all__ = ["GLU", "GatedFFN", "GatedLinear", "SwiGLU", "Swish"]
+
+Layer = Callable[..., Array]
+State = nnx.State[Any, Any]
 
 
 def _beta(beta: float, learn_beta: bool, param_dtype: DTypeLike) -> nnx.Param[Array] | float:
@@ -57,6 +63,7 @@ class Swish(nnx.Module):
 
     def __init__(self, beta: float = 1.0, *, learn_beta: bool = False, param_dtype: DTypeLike = jnp.float32) -> None:
         check_module("Swish", beta=beta)
+        check_beta("Swish", learn_beta, param_dtype)
         self.beta = _beta(beta, learn_beta, param_dtype)
 
     def __call__(self, x: Array) -> Array:
@@ -109,6 +116,7 @@ class SwiGLU(nnx.Module):
         param_dtype: DTypeLike = jnp.float32,
     ) -> None:
         check_module("SwiGLU", beta=beta, layout=layout)
+        check_beta("SwiGLU", learn_beta, param_dtype)
         self.beta = _beta(beta, learn_beta, param_dtype)
         self.axis = axis
         self.layout = layout
@@ -162,6 +170,7 @@ class GatedLinear(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         check_module("GatedLinear", activation=activation, beta=beta, learn_beta=learn_beta)
+        check_beta("GatedLinear", learn_beta, param_dtype)
 
         def linear() -> nnx.Linear:
             return nnx.Linear(
@@ -246,6 +255,7 @@ class GatedFFN(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         check_module("GatedFFN", activation=activation, beta=beta, learn_beta=learn_beta, recompute=recompute)
+        check_beta("GatedFFN", learn_beta, param_dtype)
 
         def linear(size_in: int, size_out: int, kernel_init: Initializer, bias_init: Initializer) -> nnx.Linear:
             return nnx.Linear(
@@ -277,18 +287,46 @@ class GatedFFN(nnx.Module):
     def __call__(self, x: Array, out_sharding: Any = None) -> Array:
         """(..., in_features) -> (..., out_features), in ``out_sharding`` where a mesh of explicit axes needs it."""
         check_input("GatedFFN", x, self.in_features)
-        # Closed over: it is no array.
+        # Closed over, as the number beta is: as an argument of jax.checkpoint that would be an array, and lose what
+        # float32 has no room for.
         sharding = _given(out_sharding)
 
         def block(ffn: GatedFFN, x: Array) -> Array:
             gate, value = ffn.gate_proj(x), ffn.up_proj(x)
-            # Closed over: as an argument of remat a number would be an array, and lose what float32 has no room for.
             activation, beta = ffn.activation, _used(ffn.beta, gate)
 
-            @nnx.remat
-            def down(down_proj: nnx.Linear, gate: Array, value: Array) -> Array:
+            def down(down_proj: Layer, gate: Array, value: Array) -> Array:
                 return down_proj(gated_unit(gate, value, activation=activation, beta=beta), **sharding)
 
-            return down(ffn.down_proj, gate, value)
+            return _recomputed(down, ffn.down_proj, gate, value)
 
-        return (nnx.remat(block) if self.recompute == "all" else block)(self, x)
+        return _recomputed(block, self, x) if self.recompute == "all" else block(self, x)
+
+
+def _recomputed(formula: Callable[..., Array], layer: Layer, *arrays: Array) -> Array:
+    """``formula(layer, *arrays)``, computed again in the backward pass.
+
+    A pure function of the layer's state: ``nnx.remat`` takes the layer's own variables into its trace, which is refused
+    where a transformation of JAX closed over them.
+    """
+    if not isinstance(layer, nnx.Module):
+        result: Array = jax.checkpoint(functools.partial(formula, layer))(*arrays)
+        return result
+    graph, state, *constants = nnx.split(layer, nnx.Variable, ...)
+
+    @jax.checkpoint
+    def pure(state: State, *arrays: Array) -> tuple[Array, State]:
+        before = {id(leaf): leaf for leaf in jax.tree.leaves(state)}
+        twin = nnx.merge(graph, state, *constants)
+        result = formula(twin, *arrays)
+
+        def changed(path: Any, leaf: Any) -> bool:
+            return isinstance(leaf, nnx.Variable) and any(id(one) not in before for one in jax.tree.leaves(leaf))
+
+        return result, nnx.state(twin, changed)
+
+    result, updates = pure(state, *arrays)
+    # What is as it was is not written: a layer that changes nothing may be closed over.
+    if jax.tree.leaves(updates):
+        nnx.update(layer, updates)
+    return result

@@ -2,8 +2,8 @@
 
 The letters are those of Shazeer, "GLU Variants Improve Transformer", arXiv:2002.05202. Matrix products accumulate in
 float32 (float64 for float64), at the highest precision the device has for float32 operands. For float16 and bfloat16
-the gate and the value stay in float32 until the unit's one rounding, and so do their cotangents; what is kept of them
-for the backward pass is in the dtype of x (``_residuals.py``).
+the gate and the value stay in float32 until the unit's one rounding, and so do their cotangents; kept for the backward
+pass they are in bfloat16 where x is (``_residuals.py``).
 """
 
 from __future__ import annotations
@@ -195,6 +195,7 @@ def _affine(x: Array, W: Array, b: Array | None) -> Array:
     """x @ W + b in the compute dtype of ``x``."""
     dtype = compute_dtype(x)
     last = (((x.ndim - 1,), (0,)), ((), ()))
+    # A weakly typed W is the one that has another dtype: it gives way to x.
     y = dot_general(x, W.astype(x.dtype), last, precision=lax.Precision.HIGHEST, preferred_element_type=dtype)
     # Of the rank of y: users may have JAX refuse to promote ranks.
     return y if b is None else y + jnp.expand_dims(b.astype(dtype), range(y.ndim - 1))
