@@ -71,7 +71,7 @@ def split_packed(x: Array, axis: int, layout: str) -> tuple[Array, Array]:
         # JAX refuses the reshape below where a mesh of explicit axes shards the axis.
         first, last = lax.split(x, (n, n), axis)
     else:
-        # Halves along an axis of their own: XLA's CPU writes both cotangents in one loop, and copies to join two arrays.
+        # Halves along an axis of their own: XLA on the CPU writes their cotangents in one loop, and copies to join two.
         sizes, halves_at = ((n, 2), axis + 1) if layout == "interleaved" else ((2, n), axis)
         pairs = x.reshape(*x.shape[:axis], *sizes, *x.shape[axis + 1 :])
         first, last = (jnp.squeeze(half, halves_at) for half in lax.split(pairs, (1, 1), halves_at))
