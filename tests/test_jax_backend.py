@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -150,3 +152,9 @@ def test_empty_arrays_have_empty_results_and_zero_gradients(shape: tuple[int, ..
     assert (by_x.shape, by_beta.shape, float(by_beta)) == (shape, (), 0.0)
     W, V, W2 = jnp.zeros((shape[1], 5)), jnp.zeros((shape[1], 5)), jnp.zeros((5, 2))
     assert G.gated_ffn(x, W, V, W2).shape == (shape[0], 2)
+
+
+def test_the_backend_leaves_x64_as_it_is() -> None:
+    code = "import jax, gated.jax_impl as G; G.silu(jax.numpy.ones(1)); print(jax.config.jax_enable_x64)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -34,7 +34,7 @@ class _Range(NamedTuple):
     exp(-t) is plain up to ``far``, where half of it times a cotangent of 2^-16 is normal. From there to ``largest`` it
     is kept larger by 2^(2 far_bits), and normal. At ``largest``, an activation times a finite number is 0, and so is a
     derivative with a cotangent of 2^16. A factor below 8 times the smallest normal number is kept larger by 2^bits in a
-    product; see :func:`coefficient` for that of a derivative, and for ``rest_bits``.
+    product; see :func:`coefficient` for that of a derivative, for ``rest_bits`` and ``step_bits``.
     """
 
     far: float
@@ -42,9 +42,10 @@ class _Range(NamedTuple):
     far_bits: int
     bits: int
     rest_bits: int
+    step_bits: int
 
 
-_RANGES = {"float32": _Range(75.0, 199.0, 81, 64, 108), "float64": _Range(690.0, 1465.0, 547, 512, 608)}
+_RANGES = {"float32": _Range(75.0, 199.0, 81, 64, 108, 50), "float64": _Range(690.0, 1465.0, 547, 512, 608, 498)}
 
 
 def _range(x: Array) -> _Range:
@@ -155,9 +156,15 @@ def coefficient(f: Tapered, value: Array | None) -> Linear:
     has a ``near`` that is not 0, and makes an infinity of an infinite cotangent.
     """
     n, far, small = f
-    _, _, far_bits, bits, rest_bits = _range(n)
+    _, _, far_bits, bits, rest_bits, step_bits = _range(n)
     if value is None:
-        step = _power(n, far, -far_bits)
+        if far is None:
+            return Linear(n, None, _last(n, None, small))
+        # A second derivative meets the powers, times a cotangent of 2^-16, before its factor: where it may be a float,
+        # their product is one.
+        counts = far & (jnp.abs(n) > 1)
+        n = where(counts, n * 2.0 ** (2 * (step_bits - far_bits)), n)
+        step = where(counts, 2.0**-step_bits, where(far, 2.0**-far_bits, lax.full_like(n, 1.0)))
         return Linear(n, step, _last(n, step, small))
     assert small is None
     size, one = jnp.abs(value), lax.full_like(value, 1.0)
