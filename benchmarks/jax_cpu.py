@@ -16,20 +16,18 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from _timing import CLOCKS, medians, shown
 from jax._src.ad_checkpoint import saved_residuals
 
 import gated.jax_impl as G
 
 Function = Callable[..., Any]
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 class Table:
@@ -40,24 +38,6 @@ class Table:
         self.failed = 0
         print(f"{'':44}{'ours':>11}{'other':>11}{'ratio':>8}{'bound':>8}{'kept: ours':>14}{'other':>11}")
 
-    def medians(self, works: list[Callable[[], Any]]) -> list[float]:
-        """The median time of each work; they take turns."""
-        calls = 1
-        for work in works:
-            work()
-            start = time.perf_counter()
-            work()
-            calls = max(calls, int(1e-3 / max(time.perf_counter() - start, 1e-7)))
-        times: list[list[float]] = [[] for _ in works]
-        end = time.monotonic() + self.seconds
-        while time.monotonic() < end or len(times[0]) < 5:
-            for work, taken in zip(works, times, strict=True):
-                start = self.clock()
-                for _ in range(calls):
-                    work()
-                taken.append((self.clock() - start) / calls)
-        return [statistics.median(taken) for taken in times]
-
     def row(self, label: str, ours: Function, other: Function, inputs: list[Any], bound: float, backward: bool) -> None:
         """Ours against the other, forward or forward and backward."""
         kept = ["", ""]
@@ -67,10 +47,14 @@ class Table:
             functions = [jax.jit(both(f)) for f in (ours, other)]
             shape = jax.eval_shape(ours, *inputs)
             arguments = [jax.random.normal(jax.random.key(3), shape.shape, shape.dtype), *inputs]
-        taken = self.medians([lambda f=f: jax.block_until_ready(f(*arguments)) for f in functions])
-        ratio = taken[0] / taken[1]
+        works = {
+            name: lambda f=f: jax.block_until_ready(f(*arguments))
+            for name, f in zip(("ours", "other"), functions, strict=True)
+        }
+        taken = medians(works, self.clock, self.seconds)
+        ratio = taken["ours"] / taken["other"]
         self.failed += ratio > bound
-        times = f"{_time(taken[0]):>11}{_time(taken[1]):>11}"
+        times = f"{shown(taken['ours']):>11}{shown(taken['other']):>11}"
         limit = f"{bound:8.2f}" if bound < math.inf else f"{'':8}"
         past = "  past" if ratio > bound else ""
         print(f"{label:44}{times}{ratio:8.2f}{limit}{kept[0]:>14}{kept[1]:>11}{past}", flush=True)
@@ -93,10 +77,6 @@ def saved_bytes(f: Function, *arguments: Any) -> int:
         for aval, source in saved_residuals(f, *arguments)
         if aval.shape and "argument" not in source
     )
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds * 1e3:.1f} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.1f} us"
 
 
 def _size(count: int) -> str:

@@ -16,20 +16,16 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import statistics
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
+from _timing import CLOCKS, Work, medians, shown
 from torch import Tensor
 from torch.nn.functional import silu
 
 import gated.torch_impl as G
 from gated.torch_impl.nn import GatedFFN
-
-Work = Callable[[], object]
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 class Table:
@@ -40,38 +36,16 @@ class Table:
         self.failed = 0
         print(f"{'':44}{'ours':>11}{'other':>11}{'ratio':>8}{'bound':>8}")
 
-    def medians(self, works: Mapping[str, Work]) -> dict[str, float]:
-        """The median time of each work; they take turns."""
-        times: dict[str, list[float]] = {name: [] for name in works}
-        calls = 1
-        for work in works.values():
-            work()
-            start = self.clock()
-            work()
-            calls = max(calls, int(1e-3 / max(self.clock() - start, 1e-7)))
-        end = time.monotonic() + self.seconds
-        while time.monotonic() < end or len(times[next(iter(works))]) < 5:
-            for name, work in works.items():
-                start = self.clock()
-                for _ in range(calls):
-                    work()
-                times[name].append((self.clock() - start) / calls)
-        return {name: statistics.median(taken) for name, taken in times.items()}
-
     def row(self, label: str, works: Mapping[str, Work], bounds: Mapping[str, float]) -> None:
         """Ours against each of the others, with the bound of the ratio."""
-        taken = self.medians(works)
+        taken = medians(works, self.clock, self.seconds)
         for other, bound in bounds.items():
             ratio = taken["ours"] / taken[other]
             past = "" if ratio <= bound else "  past"
             self.failed += ratio > bound
-            times = f"{_time(taken['ours']):>11}{_time(taken[other]):>11}"
+            times = f"{shown(taken['ours']):>11}{shown(taken[other]):>11}"
             limit = f"{bound:8.2f}" if bound < math.inf else f"{'':8}"
             print(f"{label + ' / ' + other:44}{times}{ratio:8.2f}{limit}{past}", flush=True)
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds * 1e3:.1f} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.1f} us"
 
 
 def eager_packed(x: Tensor) -> Tensor:

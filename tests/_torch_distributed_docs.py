@@ -5,27 +5,19 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import re
 import runpy
 from pathlib import Path
 
+from _docs import run_blocks
 from _torch_distributed import World, check
 
 ROOT = Path(__file__).parent.parent
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "distributed.md").read_text(), flags=re.DOTALL)
 
 
 @check(4)
 def the_code_of_the_page_runs(world: World) -> None:
-    assert len(BLOCKS) >= 6
     os.chdir(world.folder)  # where it may save
-    namespace: dict[str, object] = {}
-    for number, code in enumerate(BLOCKS):
-        shown = io.StringIO()
-        with contextlib.redirect_stdout(shown):
-            exec(compile(code, f"docs/distributed.md, block {number}", "exec"), namespace)
-        for promised in re.findall(r"print\(.*\)  # (.*)", code):
-            assert promised in shown.getvalue(), (promised, shown.getvalue())
+    run_blocks(ROOT / "docs" / "distributed.md", at_least=6)
 
 
 @check(2, 4)
