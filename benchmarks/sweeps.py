@@ -12,7 +12,7 @@ import argparse
 import os
 import time
 
-from gated.conformance.adapters import is_installed, load
+from gated.conformance.backends import is_installed, load
 from gated.conformance.sweeps.catalogue import SWEEPS
 from gated.conformance.sweeps.running import ONE_THREAD, measure_unit
 from gated.contract import BACKENDS

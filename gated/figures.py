@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gated.conformance.adapters import Adapter, load
+from gated.conformance.backends import Adapter, load
 from gated.contract import BACKENDS, missing_framework
 
 try:

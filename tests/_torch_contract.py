@@ -13,7 +13,7 @@ from _torch_truth import Tensor, Variant
 from torch.autograd import forward_ad
 
 import gated.torch_impl as G
-from gated.conformance.adapters.torch import from_torch, to_torch
+from gated.conformance.backends.torch import from_torch, to_torch
 from gated.conformance.calls import UNARY, UNITS
 from gated.conformance.cases import cases
 from gated.conformance.quantities import Case

@@ -21,8 +21,8 @@ import pytest
 import torch
 
 from gated.conformance import inputs
-from gated.conformance.adapters import load
-from gated.conformance.adapters.torch import from_torch, to_torch
+from gated.conformance.backends import load
+from gated.conformance.backends.torch import from_torch, to_torch
 from gated.conformance.cases import cases
 from gated.conformance.elements import Elements, random_cotangents
 from gated.conformance.error import FORMATS

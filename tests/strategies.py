@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gated.conformance.adapters import is_installed
+from gated.conformance.backends import is_installed
 from gated.conformance.error import Format
 from gated.contract import ARRAY_PARAMETERS, DTYPES
 
@@ -278,7 +278,7 @@ class TorchBackend(Backend):
     """:mod:`gated.torch_impl`, eager, on the CPU."""
 
     def give(self, x: Any) -> Any:
-        from gated.conformance.adapters.torch import to_torch
+        from gated.conformance.backends.torch import to_torch
 
         if not isinstance(x, np.ndarray):
             return x
@@ -295,7 +295,7 @@ class TorchBackend(Backend):
         return view
 
     def take(self, x: Any) -> Any:
-        from gated.conformance.adapters.torch import from_torch
+        from gated.conformance.backends.torch import from_torch
 
         return from_torch(x)
 
@@ -317,12 +317,12 @@ class JaxBackend(Backend):
     flushes = True
 
     def give(self, x: Any) -> Any:
-        from gated.conformance.adapters.jax import to_jax
+        from gated.conformance.backends.jax import to_jax
 
         return to_jax(x)
 
     def take(self, x: Any) -> Any:
-        from gated.conformance.adapters.jax import from_jax
+        from gated.conformance.backends.jax import from_jax
 
         return from_jax(x)
 

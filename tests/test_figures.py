@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 import gated.numpy_ref as reference
 from gated import figures
-from gated.conformance.adapters import Adapter, load
+from gated.conformance.backends import Adapter, load
 
 NAMES = ["glu", "swish", "swiglu", "derivatives"]
 FILES = [f"{name}.{suffix}" for name in NAMES for suffix in ("png", "svg")]
@@ -170,7 +170,7 @@ def test_an_unknown_backend_is_refused(tmp_path: Path) -> None:
 
 def test_a_missing_framework_is_named(tmp_path: Path) -> None:
     with (
-        mock.patch("gated.conformance.adapters.is_installed", lambda name: name not in ("torch",)),
+        mock.patch("gated.conformance.backends.is_installed", lambda name: name not in ("torch",)),
         pytest.raises(ModuleNotFoundError, match=r"^gated\.torch_impl needs the package torch, .*gated\[torch\]"),
     ):
         figures.draw("torch", tmp_path / "out")

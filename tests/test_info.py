@@ -16,7 +16,7 @@ import pytest
 from _calls import ARRAYS, INSTALLED, NATIVES, call
 
 from gated import cli
-from gated.conformance import adapters
+from gated.conformance import backends
 from gated.conformance.versions import versions
 from gated.contract import ARRAY_PARAMETERS, BACKENDS
 
@@ -124,7 +124,7 @@ def test_only_the_frameworks_asked_for_are_imported(tmp_path: Path) -> None:
 def test_a_missing_framework_is_named_with_its_extra(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adapters, "is_installed", lambda name: name == "numpy")
+    monkeypatch.setattr(backends, "is_installed", lambda name: name == "numpy")
     content = written(tmp_path)
     assert list(content["backends"]) == ["numpy"]
     for name in ("torch", "jax"):

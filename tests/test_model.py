@@ -15,7 +15,7 @@ import pytest
 
 from gated import cli
 from gated.conformance import model
-from gated.conformance.adapters import load
+from gated.conformance.backends import load
 
 
 def write(path: Path, *, layers: int = 2, architecture: str = "llama", quantised: bool = True, **change: Any) -> Path:

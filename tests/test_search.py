@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 pytest.importorskip("flint")
 
 from gated.conformance._long_math import HAS_LONG_DOUBLE, LongMath
-from gated.conformance.adapters import Adapter, load
+from gated.conformance.backends import Adapter, load
 from gated.conformance.closed_forms import activation_terms
 from gated.conformance.error import FORMATS
 from gated.conformance.oracle import QUANTITIES, correctly_rounded, exact_sums, unit_terms

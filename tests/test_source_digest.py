@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gated.conformance.adapters import FORMS
+from gated.conformance.backends import FORMS
 from gated.conformance.source import code_digest, digest
 from gated.contract import BACKENDS
 

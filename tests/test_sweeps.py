@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from gated.conformance import inputs
-from gated.conformance.adapters import FORMS, Adapter, load
+from gated.conformance.backends import FORMS, Adapter, load
 from gated.conformance.error import FORMATS, ulp_exponent
 from gated.conformance.sweeps import numbers, pairs
 from gated.conformance.sweeps.catalogue import SWEEPS, Sweep

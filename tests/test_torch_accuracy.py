@@ -13,7 +13,7 @@ pytest.importorskip("flint")
 
 import gated.numpy_ref as reference  # noqa: E402
 import gated.torch_impl as ours  # noqa: E402
-from gated.conformance.adapters import load  # noqa: E402
+from gated.conformance.backends import load  # noqa: E402
 from gated.conformance.cases import cases  # noqa: E402
 from gated.conformance.error import FORMATS  # noqa: E402
 from gated.conformance.quantities import Case  # noqa: E402

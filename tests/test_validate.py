@@ -16,8 +16,8 @@ import pytest
 
 import gated.numpy_ref as reference
 from gated import cli
-from gated.conformance import adapters, runner
-from gated.conformance.adapters.numpy import NumpyAdapter
+from gated.conformance import backends, runner
+from gated.conformance.backends.numpy import NumpyAdapter
 from gated.conformance.error import FORMATS
 from gated.contract import ARRAY_PARAMETERS, DTYPES
 
@@ -50,7 +50,7 @@ def verdicts(change: Any, function: str, dtype: str) -> set[str]:
     ],
 )
 def test_every_function_of_every_backend_is_within_the_contract(backend: str, dtype: str) -> None:
-    rows = list(runner.run([adapters.load(backend)], tuple(ARRAY_PARAMETERS), [dtype], size=1000))
+    rows = list(runner.run([backends.load(backend)], tuple(ARRAY_PARAMETERS), [dtype], size=1000))
     assert len(rows) == len(ARRAY_PARAMETERS)
     past = {
         (row.function, row.dtype, one.quantity, one.case): (one.error, one.bound, one.at)
@@ -134,7 +134,7 @@ def test_the_reference_is_not_held_against_its_own_limits_and_signs(monkeypatch:
     honest = _wide.Wide.to_float64
     monkeypatch.setattr(_wide.Wide, "to_float64", lambda self: np.abs(honest(self)) * np.sign(honest(self)))
     for dtype in ("float32", "float64"):
-        rows = list(runner.run([adapters.load("numpy")], ["gelu", "glu"], [dtype], size=1000))
+        rows = list(runner.run([backends.load("numpy")], ["gelu", "glu"], [dtype], size=1000))
         assert {row.verdict for row in rows} == {"not met"}
 
 
@@ -143,7 +143,7 @@ def test_an_implementation_that_writes_to_its_inputs_is_an_error() -> None:
         primals[0][...] = 0
         return value, cotangents
 
-    rows = list(runner.run([Altered(scribbler), adapters.load("numpy")], ["silu"], ["float32"], size=1000))
+    rows = list(runner.run([Altered(scribbler), backends.load("numpy")], ["silu"], ["float32"], size=1000))
     assert "read-only" in rows[0].failure
     assert rows[1].verdict == "within"
 
@@ -170,7 +170,7 @@ def test_the_largest_error_is_shown_where_another_is_nearer_its_bound(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Where a rounded argument has an allowance, the largest error is not the one nearest its bound."""
-    (row,) = runner.run([adapters.load("torch")], ["swish"], ["float32"], size=2000)
+    (row,) = runner.run([backends.load("torch")], ["swish"], ["float32"], size=2000)
     top = row.largest(gradient=False)
     assert top is not None and row.value is not None
     assert top.largest == max(one.largest for one in row.all if one.quantity == "value")
@@ -197,7 +197,7 @@ def test_a_backend_that_raises_is_an_error_row(capsys: pytest.CaptureFixture[str
     def broken(*_: Any) -> Any:
         raise RuntimeError("no kernel for this")
 
-    monkeypatch.setattr(adapters, "load", lambda name, device=None: Altered(broken))
+    monkeypatch.setattr(backends, "load", lambda name, device=None: Altered(broken))
     assert cli.main(["validate", "--backends", "numpy", "--functions", "relu", "--dtypes", "float32"]) == 1
     out = capsys.readouterr().out
     assert "RuntimeError: no kernel for this" in out
@@ -210,7 +210,7 @@ def test_a_bound_that_is_not_met_is_said_in_full_and_exits_1(
     def lost_tail(value: Any, cotangents: Any, primals: Any, static: Any) -> Any:
         return np.where(primals[0] < -88, value.dtype.type(-0.0), value), cotangents
 
-    monkeypatch.setattr(adapters, "load", lambda name, device=None: Altered(lost_tail))
+    monkeypatch.setattr(backends, "load", lambda name, device=None: Altered(lost_tail))
     assert cli.main(["validate", "--backends", "numpy", "--functions", "silu", "--dtypes", "float32"]) == 1
     out = capsys.readouterr().out
     assert "not met" in out
@@ -311,7 +311,7 @@ def test_unusable_options_exit_2(arguments: list[str], said: str, capsys: pytest
 
 
 def test_a_missing_backend_is_named_as_skipped(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
-    monkeypatch.setattr(adapters, "is_installed", lambda name: name == "numpy")
+    monkeypatch.setattr(backends, "is_installed", lambda name: name == "numpy")
     assert cli.main(["validate", "--functions", "relu", "--dtypes", "float16"]) == 0
     out = capsys.readouterr().out
     assert "skipped: torch: gated.torch_impl needs the package torch" in out
@@ -319,7 +319,7 @@ def test_a_missing_backend_is_named_as_skipped(capsys: pytest.CaptureFixture[str
 
 
 def test_a_missing_backend_asked_for_by_name_exits_2(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
-    monkeypatch.setattr(adapters, "is_installed", lambda name: False)
+    monkeypatch.setattr(backends, "is_installed", lambda name: False)
     assert cli.main(["validate", "--backends", "torch"]) == 2
     assert 'pip install "gated[torch]"' in capsys.readouterr().err
 
@@ -347,7 +347,7 @@ def test_the_inputs_cover_every_binade_and_the_specials() -> None:
 
 def test_several_processes_measure_the_same() -> None:
     work = (["relu", "swish"], ["bfloat16", "float64"])
-    alone = {(row.function, row.dtype): row for row in runner.run([adapters.load("numpy")], *work, size=500)}
+    alone = {(row.function, row.dtype): row for row in runner.run([backends.load("numpy")], *work, size=500)}
     together = list(runner.run_in_processes(["numpy"], *work, jobs=2, size=500))
     assert len(together) == len(alone) == 4
     for row in together:

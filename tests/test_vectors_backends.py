@@ -28,7 +28,7 @@ from _vectors import (
 )
 
 from gated.conformance import error as measure
-from gated.conformance.adapters import load as load_adapter
+from gated.conformance.backends import load as load_adapter
 
 FFN = ("x", "W", "V", "W2", "b", "c", "b2")
 

@@ -14,7 +14,7 @@ from gated import __version__
 from gated.contract import BACKENDS, missing_framework
 
 if TYPE_CHECKING:
-    from gated.conformance.adapters import Adapter
+    from gated.conformance.backends import Adapter
 
 __all__ = [
     "NOT_WITHIN",
@@ -71,7 +71,7 @@ def at_least(least: int) -> Callable[[str], int]:
 
 def backend_names(text: str) -> tuple[str, ...]:
     """Backends by name (numpy) or by package (numpy_ref), or their other forms, for argparse."""
-    from gated.conformance.adapters import FORMS
+    from gated.conformance.backends import FORMS
 
     short = [name.strip().removesuffix("_ref").removesuffix("_impl") for name in text.split(",")]
     return name_list((*BACKENDS, *FORMS))(",".join(short))
@@ -85,7 +85,7 @@ def require(package: str, extra: str) -> None:
 
 def backends(options: argparse.Namespace) -> tuple[list[str], dict[str, str]]:
     """The backends to run, and those skipped with the reason. One asked for by name must be there."""
-    from gated.conformance.adapters import is_installed, of_backend
+    from gated.conformance.backends import is_installed, of_backend
 
     if options.device and options.backends == ("numpy",):
         raise UsageError("--device: numpy computes on the CPU only")
@@ -104,7 +104,7 @@ def backends(options: argparse.Namespace) -> tuple[list[str], dict[str, str]]:
 
 def adapters(names: Sequence[str], device: str | None) -> list[Adapter]:
     """The adapters of the backends, on the device where it is not NumPy."""
-    from gated.conformance.adapters import load
+    from gated.conformance.backends import load
 
     try:
         return [load(name, None if name == "numpy" else device) for name in names]
@@ -121,7 +121,7 @@ def job_count(options: argparse.Namespace) -> int:
 
 def versions_line(names: Sequence[str], device: str | None) -> str:
     """What was measured, for the foot of a report."""
-    from gated.conformance.adapters import of_backend
+    from gated.conformance.backends import of_backend
     from gated.conformance.runner import versions
 
     found = versions()

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gated.numpy_ref as reference
-from gated.conformance.adapters import Adapter
+from gated.conformance.backends import Adapter
 from gated.conformance.carried import projection_bounds
 from gated.contract import missing_framework
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gated.conformance.adapters import Adapter, load
+from gated.conformance.backends import Adapter, load
 from gated.conformance.cases import cases
 from gated.conformance.error import FORMATS
 from gated.conformance.quantities import Case, Quantity
@@ -150,7 +150,7 @@ def run_in_processes(
 
     Args:
         backends: the names of the adapters, which each process loads for itself.
-        device: given to all but NumPy; see :func:`gated.conformance.adapters.load`.
+        device: given to all but NumPy; see :func:`gated.conformance.backends.load`.
     """
     # The last functions have the most to compile: begun first, they do not leave one process to finish alone.
     tasks = [(function, dtype) for function in reversed(functions) for dtype in dtypes]

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from gated.conformance import oracle
 from gated.conformance._long_math import HAS_LONG_DOUBLE, LongMath
 from gated.conformance._search_points import Archive, Points, generation
-from gated.conformance.adapters import Adapter
+from gated.conformance.backends import Adapter
 from gated.conformance.calls import activation_of
 from gated.conformance.closed_forms import activation_terms
 from gated.conformance.elements import Elements, Packing

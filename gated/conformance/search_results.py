@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from gated.conformance.adapters import Adapter
+from gated.conformance.backends import Adapter
 from gated.conformance.records import Kind, RecordError, from_json, to_json
 from gated.conformance.search import Found, search
 

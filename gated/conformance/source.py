@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from gated.conformance.adapters import of_backend
+from gated.conformance.backends import of_backend
 from gated.contract import BACKENDS
 
 __all__ = ["code_digest", "digest"]

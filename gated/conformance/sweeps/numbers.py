@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gated.conformance.adapters import Adapter
+from gated.conformance.backends import Adapter
 from gated.conformance.bounds import ceiling, elementwise_bound
 from gated.conformance.error import Format, error_in_ulp
 from gated.conformance.sweeps.catalogue import Sweep

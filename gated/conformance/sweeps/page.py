@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from gated.conformance.adapters import of_backend
+from gated.conformance.backends import of_backend
 from gated.conformance.search_results import SEARCHED, SearchResult, read_search
 from gated.conformance.sweeps.catalogue import SWEEPS
 from gated.conformance.sweeps.journal import Header, Result, read_result

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gated.conformance import inputs
-from gated.conformance.adapters import Adapter
+from gated.conformance.backends import Adapter
 from gated.conformance.bounds import ceiling
 from gated.conformance.error import FORMATS, error_in_ulp
 from gated.conformance.limits import special_products

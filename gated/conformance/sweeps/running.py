@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from typing import Final
 
-from gated.conformance.adapters import Adapter, load
+from gated.conformance.backends import Adapter, load
 from gated.conformance.sweeps.catalogue import SWEEPS
 from gated.conformance.sweeps.journal import Journal
 from gated.conformance.sweeps.numbers import measure_numbers
@@ -39,7 +39,7 @@ def run_units(journal: Journal, *, jobs: int, device: str | None = None) -> Iter
 
     Args:
         jobs: processes; 1 measures in this one.
-        device: as in :func:`gated.conformance.adapters.load`.
+        device: as in :func:`gated.conformance.backends.load`.
 
     Raises:
         Exception: what the backend raised. What was recorded until then stays.

@@ -1,7 +1,7 @@
-"""How the conformance tools reach an implementation: one adapter a framework, a file each.
+"""How the conformance tools reach the project's own backends: one adapter a backend, a file each.
 
-An adapter hands NumPy arrays over bit for bit, calls a function with its gradient, and reads the results back bit for
-bit. Adding a framework is one file with a class that meets :class:`Adapter`, and one line in :data:`ADAPTERS`.
+An adapter hands NumPy arrays over bit for bit, calls a public function with its own ``vjp``, and reads the results back
+bit for bit. Implementations of others are reached through :mod:`gated.conformance.adapters`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from gated.contract import BACKENDS, missing_framework
 __all__ = ["ADAPTERS", "FORMS", "Adapter", "is_installed", "load", "of_backend"]
 
 ADAPTERS: Final[Mapping[str, str]] = {
-    "numpy": "gated.conformance.adapters.numpy",
-    "torch": "gated.conformance.adapters.torch",
-    "jax": "gated.conformance.adapters.jax",
+    "numpy": "gated.conformance.backends.numpy",
+    "torch": "gated.conformance.backends.torch",
+    "jax": "gated.conformance.backends.jax",
 }
 
 FORMS: Final[Mapping[str, str]] = {"torch-compiled": "torch", "jax-eager": "jax"}
