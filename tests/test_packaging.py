@@ -89,11 +89,21 @@ def test_the_golden_vectors_are_shipped(wheel: zipfile.ZipFile, built: Path) -> 
     assert {*vectors, "examples/c/grade.c", "docs/vectors.md"} <= names
 
 
+def test_the_page_of_reports_is_shipped(wheel: zipfile.ZipFile) -> None:
+    folder = "gated/conformance/grading/page/"
+    page = {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in (ROOT / folder).iterdir()}
+    assert {name for name in wheel.namelist() if name.startswith(folder)} == set(page)
+    assert {Path(name).suffix for name in page} == {".css", ".j2", ".js"}
+    for name, content in page.items():
+        assert wheel.read(name) == content, name
+
+
 def test_the_metadata_names_the_project_its_extras_and_its_python(metadata: Message) -> None:
     assert (metadata["Name"], metadata["Version"]) == ("gated", gated.__version__)
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == ">=3.11"
-    assert metadata.get_all("Provides-Extra") == ["all", "cli", "docs", "jax", "oracle", "test", "torch", "triton"]
+    extras = ["all", "cli", "docs", "jax", "oracle", "report", "survey", "test", "torch", "triton"]
+    assert metadata.get_all("Provides-Extra") == extras
     assert "Typing :: Typed" in (metadata.get_all("Classifier") or [])
 
 
@@ -108,7 +118,8 @@ def test_every_extra_that_an_error_names_is_an_extra() -> None:
         if backend.extra:
             assert any(one.startswith(backend.requires) for one in extras[backend.extra])
     assert any(one.startswith("matplotlib") for one in extras["cli"])
-    assert extras["all"] == ["gated[torch,jax,cli,oracle]"]
+    assert any(one.startswith("plotly") for one in extras["report"])
+    assert extras["all"] == ["gated[torch,jax,cli,oracle,report]"]
 
 
 def test_the_command_is_gated(wheel: zipfile.ZipFile) -> None:

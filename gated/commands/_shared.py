@@ -174,13 +174,13 @@ class progress:  # noqa: N801 - used as a function
         self._bar.stop()
 
 
-def writable(path: Path | None) -> None:
+def writable(path: Path | None, option: str = "--json") -> None:
     """Refuses a file that cannot be written before the work is done, not after."""
     if path is None:
         return
     folder = path.absolute().parent
     if path.is_dir() or not folder.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
-        raise UsageError(f"--json: {path} must be a file that can be written, in a folder that exists")
+        raise UsageError(f"{option}: {path} must be a file that can be written, in a folder that exists")
 
 
 def write_json(path: Path | None, content: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ import gated.numpy_ref as reference
 from gated.conformance import inputs, oracle
 from gated.conformance.bounds import elementwise_bound, reduction_bound
 from gated.conformance.closed_forms import FloatMath, activation_terms
-from gated.conformance.error import Format, ulp_exponent
+from gated.conformance.error import FORMATS, Format, ulp_exponent
 from gated.conformance.limits import activation_sign, special_products
 from gated.conformance.quantities import Case, Quantity, unpack
 
@@ -88,10 +88,11 @@ class Elements:
     ) -> Case:
         """The case of a call whose ``primals`` have these ``cotangents``.
 
-        A cotangent is ``"packed"``, ``"gate"`` (also of x), ``"value"``, ``"beta"``, or ``"number"``: the sum over all
-        elements that is the cotangent of a Python number beta.
+        A cotangent is ``"packed"``, ``"gate"`` (also of x), ``"value"``, ``"beta"``, ``"number"``: the sum over all
+        elements that is the cotangent of one beta for all, or ``"vector"``: the sums over all axes but the last, of one
+        beta a column.
         """
-        names = {"gate": "gate" if "value" in self.inputs else "x", "number": "beta"}
+        names = {"gate": "gate" if "value" in self.inputs else "x"}
         quantities = [self._quantity("value", "output")]
         for kind in cotangents:
             if kind == "packed":
@@ -100,8 +101,8 @@ class Elements:
                     self._quantity("x", "gate", lambda x: unpack(x, packing.layout, packing.axis)[0]),
                     self._quantity("x", "value", lambda x: unpack(x, packing.layout, packing.axis)[1]),
                 ]
-            elif kind == "number":
-                quantities.append(self._sum(self._quantity("beta", "beta")))
+            elif kind in ("number", "vector"):
+                quantities.append(self._sum(self._quantity("beta", "beta"), by_column=kind == "vector"))
             else:
                 quantities.append(self._quantity(names.get(kind, kind), kind))
         return Case(function, label, primals, static, self.cotangent, tuple(quantities), self.inputs)
@@ -150,6 +151,8 @@ class Elements:
         zero_signs = ~(masked | is_sum | absent)
 
         def bound(backend: str) -> Float64:
+            if backend == "field":
+                return self._field_bound(kind, high, scale)
             return elementwise_bound(
                 backend,
                 self.form.name,
@@ -161,6 +164,42 @@ class Elements:
             )
 
         return Quantity(name, high, low, scale, bound, judged, zero_signs, unpack)
+
+    def _field_bound(self, kind: str, high: Float64, scale: Float64) -> Float64:
+        """What plain formulas in the dtype reach, in the ulp that the errors are measured in."""
+        at = np.minimum(np.maximum(np.abs(high), scale), self.form.largest)
+        with np.errstate(all="ignore"):
+            bound: Float64 = np.ldexp(self._field_absolute(kind), -ulp_exponent(at, self.form))
+            return bound
+
+    def _field_absolute(self, kind: str) -> Float64:
+        from gated.conformance.grading.plain import field_bound
+
+        partial, cotangent, value, offset, inside = self._factors(kind)
+        with np.errstate(all="ignore"):
+            shifted = value + offset if offset else value
+            absolute = field_bound(self.form, self.activation, partial, self.gate, shifted, self.beta, cotangent)
+            finite = np.isfinite(self.raw_gate) & np.isfinite(self.raw_value)
+            absolute = np.where((inside == 0) & finite, 0.0, absolute)
+            if kind == "output":
+                return absolute
+            # On the edge of a clamp or a rectifier the derivative is any between those on its two sides.
+            edge = np.abs(self.raw_value) == self.limit if kind == "value" else self.raw_gate == self.limit
+            reach = reference.gated_unit(self.gate, cotangent * shifted, activation=self.activation, beta=self.beta)
+            if kind == "gate" and self.activation == "relu":
+                edge |= self.raw_gate == 0
+                reach = cotangent * shifted
+            elif kind == "gate":
+                reach = self._slopes(cotangent, shifted)
+            absolute = np.where(edge, absolute + 1.01 * np.abs(reach), absolute)
+        # Of a gradient at nan frameworks make what their masks make of it.
+        return np.where(np.isnan(self.raw_gate) | np.isnan(self.raw_value), np.inf, absolute)
+
+    def _slopes(self, cotangent: Float64, value: Float64) -> Float64:
+        _, pullback = reference.vjp(reference.gated_unit, self.gate, value, self.beta, activation=self.activation)
+        in_gate, _, _ = pullback(cotangent)
+        assert in_gate is not None
+        return in_gate
 
     def _exact(
         self, partial: str, cotangent: Float64, value: Float64, offset: float
@@ -194,27 +233,54 @@ class Elements:
             cancelled: NDArray[np.bool_] = np.abs(terms.sum(axis=0)) < least
         return cancelled
 
-    def _sum(self, terms: Quantity) -> Quantity:
-        """The cotangent of a number: the sum of the terms of all elements, which must be finite."""
-        parts = [*terms.high.ravel().tolist(), *terms.low.ravel().tolist()]
-        high = math.fsum(parts)
-        low = math.fsum([*parts, -high])
+    def _sum(self, terms: Quantity, *, by_column: bool) -> Quantity:
+        """The cotangent of one beta for many elements: the sum of their terms, which must be finite."""
+        columns = self.gate.shape[-1] if by_column else 1
+        shape = (columns,) if by_column else ()
+
+        def split(x: Float64) -> list[Float64]:
+            return list(x.reshape(-1, columns).T)
+
+        sums = []
+        for high, low in zip(split(terms.high), split(terms.low), strict=True):
+            parts = [*high.tolist(), *low.tolist()]
+            total = math.fsum(parts)
+            sums.append((total, math.fsum([*parts, -total])))
+        high, low = np.array(sums).T.reshape(2, *shape)
         assert terms.scale is not None
-        scale = terms.scale
+        scales = split(terms.scale)
+
+        def absolute(backend: str) -> list[Float64]:
+            if backend == "field":
+                own = split(self._field_absolute("beta"))
+                wide = FORMATS["float64" if self.form.name == "float64" else "float32"]
+                sums_of = [
+                    np.sum(one) + one.size * wide.unit_roundoff * np.sum(scale + one)
+                    for one, scale in zip(own, scales, strict=True)
+                ]
+                return [
+                    one + 0.5 * np.ldexp(1.0, ulp_exponent(np.abs(total) + one, self.form))
+                    for one, (total, _) in zip(sums_of, sums, strict=True)
+                ]
+            return [
+                reduction_bound(
+                    backend,
+                    self.form.name,
+                    scale,
+                    activation=self.activation,
+                    gate=gate,
+                    beta=beta,
+                    exact=total,
+                )
+                for scale, gate, beta, (total, _) in zip(
+                    scales, split(self.gate), split(np.asarray(self.beta)), sums, strict=True
+                )
+            ]
 
         def bound(backend: str) -> Float64:
-            absolute = reduction_bound(
-                backend,
-                self.form.name,
-                scale,
-                activation=self.activation,
-                gate=self.gate,
-                beta=self.beta,
-                exact=high,
-            )
-            return np.ldexp(absolute, -ulp_exponent(np.array(high), self.form))
+            return np.ldexp(np.array(absolute(backend)).reshape(shape), -ulp_exponent(high, self.form))
 
-        return Quantity("beta", np.array(high), np.array(low), None, bound)
+        return Quantity("beta", high, low, None, bound)
 
 
 def random_cotangents(form: Format, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:

@@ -1,0 +1,1 @@
+"""The field, measured: which implementations of others are graded, and the page of what was found."""
