@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from gated import __version__
-from gated.commands import accuracy, check, info, plot, survey, validate, vectors
+from gated.commands import accuracy, check, convert, identify, info, plot, survey, validate, vectors
 from gated.commands._shared import OK, USAGE, UsageError
 
 __all__ = ["main"]
@@ -26,7 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"gated {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (validate, check, survey, accuracy, vectors, plot, info):
+    for command in (validate, check, survey, accuracy, vectors, convert, identify, plot, info):
         command.add(commands)
     return parser
 

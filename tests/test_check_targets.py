@@ -20,6 +20,12 @@ from gated.conformance.grading import target as targets
 from gated.conformance.grading.target import Location, Symbol, TargetError
 
 
+@pytest.fixture(autouse=True)
+def path_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loaded file's folder stays on the path, and another test's processes would find a json.py there."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
 @pytest.mark.parametrize(
     ("text", "location"),
     [

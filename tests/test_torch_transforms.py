@@ -30,14 +30,23 @@ Tensor = torch.Tensor
 TABLE = transforms.load()
 
 
-@pytest.mark.parametrize(("row", "column"), TABLE.cells())
+SLOW = ("dynamic shapes", "training", "func.grad inside compile", "func.linearize")
+"""The columns that compile or trace, of which every run tests some rows, and ``-m transforms`` all."""
+ROWS = ("swish", "swiglu", "gated_unit", "gated_ffn", "nn.GatedFFN", "vjp")
+CELLS = [
+    pytest.param(row, column, marks=[pytest.mark.transforms] if column in SLOW and row not in ROWS else [])
+    for row, column in TABLE.cells()
+]
+
+
+@pytest.mark.parametrize(("row", "column"), CELLS)
 def test_cell(row: str, column: str) -> None:
     for variant in TABLE.variants(row, column):
         TABLE.columns[column].test(variant)
 
 
 def test_the_page_is_what_the_tests_give() -> None:
-    # Each cell is the outcome of its test, which runs above, and none of which may be skipped or expected to fail.
+    # Each cell is the outcome of its test, which stands above, and none of which may be skipped or expected to fail.
     assert TABLE.page.read_text() == TABLE.text(dict.fromkeys(TABLE.cells(), "yes"))
     assert "**no**" not in TABLE.page.read_text()
 
