@@ -24,7 +24,8 @@ _HEAD = """# Every transform of PyTorch
 
 Which function of `gated.torch_impl` goes through which transform. *yes* is the outcome of a test, written by
 `python tests/_torch_transforms.py`; `tests/test_torch_transforms.py` runs every cell again (of four slow
-columns some rows, and all with `pytest -m transforms`). A dot stands where there is no test, for a reason at the end of the page.
+columns some rows, and all with `pytest -m transforms`). A dot stands where there is no test, for a reason at the end
+of the page.
 
 What is exact: derivatives of any order by Taylor arithmetic on balls (`tests/_jets.py`), in which no formula of a
 derivative is written down. A float64 result must be within 256 unit roundoffs of the sum of the magnitudes of its
