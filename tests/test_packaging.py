@@ -102,7 +102,7 @@ def test_the_metadata_names_the_project_its_extras_and_its_python(metadata: Mess
     assert (metadata["Name"], metadata["Version"]) == ("gated", gated.__version__)
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == ">=3.11"
-    extras = ["all", "cli", "docs", "jax", "oracle", "report", "survey", "test", "torch", "triton"]
+    extras = ["all", "cli", "docs", "examples", "jax", "onnx", "oracle", "report", "survey", "test", "torch", "triton"]
     assert metadata.get_all("Provides-Extra") == extras
     assert "Typing :: Typed" in (metadata.get_all("Classifier") or [])
 

@@ -97,7 +97,7 @@ class OnnxRuntimeAdapter(_OnnxAdapter):
 
     def __init__(self, device: str | None) -> None:
         super().__init__()
-        import onnxruntime  # type: ignore[import-untyped]
+        import onnxruntime
 
         self._runtime: Any = onnxruntime
         self.device = device or "cpu"
