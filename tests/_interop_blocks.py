@@ -17,6 +17,8 @@ from _interop_samples import ROWS, Array, Block, D, E, F, Sample, State, named, 
 
 __all__ = ["BLOCKS", "RESTATED"]
 
+NEIGHBOURS = "pip install --no-deps -r tests/neighbours.txt"
+
 # Hugging Face transformers
 
 
@@ -159,7 +161,7 @@ def _timm(name: str, family: str, hidden: int, **settings: Any) -> Block:
     def make(rng: np.random.Generator) -> Sample:
         return torch_sample(getattr(_timm_mlp(), name)(D, hidden, **settings), rng)
 
-    return Block(name, family, make, "timm", "pip install --no-deps timm")
+    return Block(name, family, make, "timm", NEIGHBOURS)
 
 
 def _x_transformers(rng: np.random.Generator) -> Sample:
@@ -226,21 +228,21 @@ def _gated(rng: np.random.Generator) -> Sample:
     return torch_sample(named("gated.torch_impl.nn.GatedFFN")(D, F, bias=True), rng)
 
 
-_DIFFUSERS = {"imports": "diffusers", "install": "pip install diffusers"}
-_XFORMERS = {"imports": "xformers", "install": "pip install xformers"}
+_DIFFUSERS = {"imports": "diffusers", "install": NEIGHBOURS}
+_XFORMERS = {"imports": "xformers", "install": NEIGHBOURS}
 
 TORCH = (
     _timm("SwiGLU", "timm-swiglu", F),
     _timm("SwiGLUPacked", "timm-swiglu-packed", 2 * F),
     _timm("GluMlp", "timm-glumlp", 2 * F),
-    Block("FeedForward", "x-transformers", _x_transformers, "x_transformers", "pip install x-transformers"),
-    Block("LigerPhi3SwiGLUMLP", "liger-packed", _liger, "liger_kernel", "pip install liger-kernel"),
+    Block("FeedForward", "x-transformers", _x_transformers, "x_transformers", NEIGHBOURS),
+    Block("LigerPhi3SwiGLUMLP", "liger-packed", _liger, "liger_kernel", NEIGHBOURS),
     Block("GEGLU", "diffusers-geglu", _diffusers("geglu"), **_DIFFUSERS),
     Block("SwiGLU", "diffusers-swiglu", _diffusers("swiglu"), **_DIFFUSERS),
     Block("Flux2FeedForward", "flux2-swiglu", _flux2, **_DIFFUSERS),
     Block("SwiGLU", "xformers", _xformers(True), **_XFORMERS),
     Block("SwiGLU", "xformers-unpacked", _xformers(False), **_XFORMERS),
-    Block("MLP", "megatron", _megatron, "megatron", "pip install megatron-core"),
+    Block("MLP", "megatron", _megatron, "megatron", NEIGHBOURS),
     Block("GatedFFN", "gated", _gated),
 )
 
@@ -335,7 +337,7 @@ JAX = (
     Block("GatedFFN", "gated-flax-linen", _linen, **_FLAX),
     Block("Linear", "flax-nnx", _nnx_plain, **_FLAX),
     Block("Dense", "flax-linen", _linen_plain, **_FLAX),
-    Block("gated_linear_unit", "tokamax", _tokamax, "tokamax", "pip install tokamax"),
+    Block("gated_linear_unit", "tokamax", _tokamax, "tokamax", NEIGHBOURS),
 )
 
 BLOCKS = (*HUGGING_FACE, *TORCH, *JAX, *RESTATED)
