@@ -535,7 +535,9 @@ PARTIAL: Final = {symptom.id for symptom in SYMPTOMS} - {
 """What may be said of a true function whose accuracy is not the contract's: of rounding, range and infinities."""
 
 
-@pytest.mark.parametrize("dtype", ALL)
+@pytest.mark.parametrize(
+    "dtype", [one if one in ("bfloat16", "float32") else pytest.param(one, marks=pytest.mark.collection) for one in ALL]
+)
 @pytest.mark.parametrize("index", range(len(TRUE)))
 def test_a_true_function_has_no_diagnosis(index: int, dtype: str) -> None:
     claim, function = TRUE[index]
@@ -561,7 +563,7 @@ def claims(draw: st.DrawFn) -> Claim:
     return Claim.of(function, **options)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     claims(),
     st.sampled_from(ALL),

@@ -313,8 +313,14 @@ def test_pairs_of_a_few_gates_are_within_the_contract(name: str, backend: str, g
         assert (tally.failing, tally.error <= 0.51) == (0, True), quantity
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", [*WIDE, *PAIRS])
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        pytest.param(name, form, marks=[] if name.startswith("sw") else [pytest.mark.inductor])
+        for name in (*WIDE, *PAIRS)
+        for form in FORMS
+    ],
+)
 def test_the_other_forms_of_a_backend_are_within_the_contract(name: str, form: str) -> None:
     """Compiled, and not jitted: other instructions, the same bounds, where the curves turn and where they end."""
     adapter = load(form)

@@ -32,7 +32,7 @@ TABLE = transforms.load()
 
 SLOW = ("dynamic shapes", "training", "func.grad inside compile", "func.linearize")
 """The columns that compile or trace, of which every run tests some rows, and ``-m transforms`` all."""
-ROWS = ("swish", "swiglu", "gated_unit", "gated_ffn", "nn.GatedFFN", "vjp")
+ROWS = ("swiglu", "nn.GatedFFN")
 CELLS = [
     pytest.param(row, column, marks=[pytest.mark.transforms] if column in SLOW and row not in ROWS else [])
     for row, column in TABLE.cells()

@@ -39,19 +39,15 @@ def verdicts(change: Any, function: str, dtype: str) -> set[str]:
     return {row.verdict for row in runner.run([Altered(change)], [function], [dtype], size=2000)}
 
 
-# JAX compiles every call anew for each dtype, in 20 seconds: `gated validate`, which CI runs too, has its other two.
+# JAX compiles every call anew, for 20 seconds a dtype: `gated validate`, which CI runs too, has all of them.
 @pytest.mark.parametrize(
     "backend, dtype",
-    [
-        (backend, dtype)
-        for backend in BACKENDS
-        for dtype in DTYPES
-        if backend != "jax" or dtype in ("bfloat16", "float32")
-    ],
+    [(backend, dtype) for backend in BACKENDS for dtype in DTYPES if backend != "jax" or dtype == "bfloat16"],
 )
 def test_every_function_of_every_backend_is_within_the_contract(backend: str, dtype: str) -> None:
-    rows = list(runner.run([backends.load(backend)], tuple(ARRAY_PARAMETERS), [dtype], size=1000))
-    assert len(rows) == len(ARRAY_PARAMETERS)
+    functions = ("gelu", "swish", "clamped_swiglu", "gated_ffn") if backend == "jax" else tuple(ARRAY_PARAMETERS)
+    rows = list(runner.run([backends.load(backend)], functions, [dtype], size=1000))
+    assert len(rows) == len(functions)
     past = {
         (row.function, row.dtype, one.quantity, one.case): (one.error, one.bound, one.at)
         for row in rows
