@@ -177,6 +177,18 @@ VARIANTS: Mapping[str, Variant] = {
     "renamed": Variant(separate, expected={"packing": "separate", "layout": None, "transposed": True}),
     "keys say the other half": Variant(lambda p: separate(p, "up_proj.weight gate_proj.weight down_proj.weight")),
     "keys say gate where down is": Variant(lambda p: separate(p, "down_proj.weight up_proj.weight gate_proj.weight")),
+    "keys of one family, order of another": Variant(
+        lambda p: separate(p, "w1.weight w2.weight w3.weight"), expected={"families": ("xformers-unpacked",)}
+    ),
+    "keys of T5, its two turned round": Variant(
+        lambda p: separate(p, "wi_1.weight wi_0.weight wo.weight"), "gelu_tanh", expected={"families": ()}
+    ),
+    "keys of gpt-oss, packed as Phi-3": Variant(
+        lambda p: dict(zip(("gate_up_proj", "down_proj"), packed(p).values(), strict=True)), expected={"families": ()}
+    ),
+    "biases under one another's keys": Variant(
+        lambda p: separate(p) | {"k0.bias": p["c"], "k1.bias": p["b"]}, biases="b c", expected={"families": ()}
+    ),
     "kernels": Variant(lambda p: separate(p, turned=""), expected={"transposed": False, "down_transposed": False}),
     "kernels, down turned": Variant(lambda p: separate(p, turned="W2"), expected={"down_transposed": True}),
     "weights turned, down a kernel": Variant(lambda p: separate(p, turned="W V"), "gelu"),
@@ -252,6 +264,10 @@ def _one_output_off(p: Params, x: Any) -> Any:
     return y
 
 
+def _swiglu(p: Params, x: Any) -> Any:
+    return forward(p, x, UNITS["swish"])
+
+
 FOREIGN: Mapping[str, Callable[[Params, Any], Any]] = {
     "tanh": _gated(torch.tanh),
     "mish": _gated(torch.nn.functional.mish),
@@ -264,7 +280,13 @@ FOREIGN: Mapping[str, Callable[[Params, Any], Any]] = {
     "ungated": _ungated,
     "norm inside": _norm_inside,
     "norm before": lambda p, x: forward(p, torch.nn.functional.rms_norm(x, x.shape[-1:]), UNITS["swish"]),
-    "half of it": lambda p, x: forward(p, x, UNITS["swish"]) / 2,
+    "half of it": lambda p, x: _swiglu(p, x) / 2,
+    "larger by a ten-thousandth": lambda p, x: _swiglu(p, x) * 1.0001,
+    "a residual added": lambda p, x: _swiglu(p, x) + x[:, : p["W2"].shape[1]],
+    "a bias that is not there": lambda p, x: _swiglu(p, x) + 1e-2,
+    "rounded to bfloat16, said to be float32": lambda p, x: _swiglu(p, x).to(torch.bfloat16).to(torch.float32),
+    "clamped at 10": lambda p, x: forward(p, x, clamped(1.0, 10.0, 0.0)),
+    "gpt-oss, alpha 1.7": lambda p, x: forward(p, x, clamped(1.7, 7.0, 1.0)),
     "one weight off by a thousandth": _perturbed,
     "hidden features shuffled": _shuffled,
     "rows shuffled": lambda p, x: forward(p, x, UNITS["swish"]).roll(1, dims=0),

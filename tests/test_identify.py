@@ -187,6 +187,33 @@ def test_the_arrays_of_two_experts_are_no_block() -> None:
     assert identify(state, x, forward({**one, "W2": other["W2"]}, x, UNITS["swish"])).verdict == "none"
 
 
+def test_an_expert_is_named_by_its_own_keys() -> None:
+    """The others may not even be there: each has keys of its own, and none of theirs is read."""
+    rng = np.random.default_rng(22)
+    experts = {number: params(rng, SIZES, "float32") for number in (1, 10)}
+    state = {"gate.weight": torch.randn(11, SIZES[0])}
+    for number, expert in experts.items():
+        state |= separate(expert, " ".join(f"moe.experts.{number}.w{part}.weight" for part in (1, 3, 2)))
+    x = rows(rng, SIZES[0])
+    for expert in experts.values():
+        best = identify(state, x, forward(expert, x, UNITS["swish"]))[0]
+        assert best.family == "mixtral" and best.prefix == "moe.experts."
+        assert_arrays(best.reference, expert)
+    crossed = {**experts[1], "W2": experts[10]["W2"]}
+    best = identify(state, x, forward(crossed, x, UNITS["swish"]))[0]
+    assert "mixtral" not in best.families and best.arrays["W2"] == "moe.experts.10.w2.weight.T"
+
+
+@pytest.mark.parametrize("wrong", [float("inf"), float("nan")])
+def test_weights_that_are_not_finite_give_nothing(wrong: float) -> None:
+    rng = np.random.default_rng(23)
+    given, x = params(rng, SIZES, "float32"), rows(rng, SIZES[0])
+    y = forward(given, x, UNITS["swish"])
+    assert identify(separate(given) | {"other": torch.full((18, 12), wrong)}, x, y).verdict == "match"
+    given["W"][2, 3] = wrong
+    assert identify(separate(given), x, y).verdict == "none"
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_the_expressions_give_the_arrays(name: str) -> None:
     variant = VARIANTS[name]
@@ -227,7 +254,8 @@ def test_a_prefix_chooses_the_layer() -> None:
 
 
 @given(
-    sizes=st.tuples(*[st.integers(1, 40)] * 3),
+    # Sizes that differ leave few ways to read the arrays; those that do not are above.
+    sizes=st.lists(st.integers(1, 40), min_size=3, max_size=3, unique=True).map(tuple),
     dtype=st.sampled_from(["float16", "bfloat16", "float32", "float64"]),
     activation=st.sampled_from(ACTIVATIONS),
     seed=st.integers(0, 2**32 - 1),
@@ -253,6 +281,50 @@ def test_the_bound_is_no_wider_than_a_few_hundred_roundings(dtype: str, roundoff
     off = y + 400 * roundoff * y.abs().max() * torch.ones_like(y)
     assert identify(separate(given), x, y).verdict == "match"
     assert identify(separate(given), x, off).verdict == "none"
+
+
+def test_an_error_that_is_all_over_is_seen_where_no_output_shows_it() -> None:
+    """What one row of 30 may be off, all of them may not be."""
+    rng = np.random.default_rng(20)
+    given, x = params(rng, (12, 18, 1), "float32"), rows(rng, 12, count=30)
+    state, y = separate(given), forward(given, x, UNITS["swish"]).numpy()
+    off = y.copy()
+    for row in range(30):
+        one, step, error = y.copy(), 2.0**-26 * np.abs(y).max(), 0.0
+        while error < 0.4:
+            step *= 2
+            one[row] = y[row] + step
+            found = identify(state, x, one)
+            error = found[0].error
+        assert found.verdict == "match"
+        off[row] = one[row]
+    assert identify(state, x, off).verdict == "none"
+    # Rows that are there again have the same roundings again: they count once.
+    again = torch.cat([x[:1]] * 30)
+    found = identify(state, again, np.concatenate([off[:1]] * 30))
+    assert found.verdict == "match" and found[0].function == "swish"
+
+
+def test_the_bound_stays_near_where_the_gates_are_huge() -> None:
+    """There the curvature of an activation says nothing of it any more, and its slope does."""
+    rng = np.random.default_rng(24)
+    given, x = params(rng, SIZES, "float32"), rows(rng, SIZES[0], 1e14)
+    y = forward(given, x, UNITS["swish"])
+    within = [one for one in identify(separate(given), x, y) if one.error <= 1]
+    assert "swish" in [one.activation for one in within]
+    assert identify(separate(given), x, 1.01 * y).verdict == "none"
+
+
+@pytest.mark.parametrize(("sizes", "count"), [((200, 517, 70), 40), ((6, 9, 5), 1100)])
+def test_sizes_that_take_several_blocks(sizes: tuple[int, int, int], count: int) -> None:
+    rng = np.random.default_rng(21)
+    given, x = params(rng, sizes, "float64", "b"), rows(rng, sizes[0], 0.5, count, "float64")
+    y = forward(given, x, UNITS["gelu"])
+    found = identify(separate(given), x, y)
+    assert found.verdict == "match" and found[0].activation == "gelu"
+    assert_arrays(found[0].reference, given)
+    y[-1, -1] *= 1 + 1e-10
+    assert identify(separate(given), x, y).verdict == "none"
 
 
 def test_an_output_of_a_coarser_dtype_is_held_to_that() -> None:
@@ -344,7 +416,13 @@ def bad(**changes: Any) -> dict[str, Any]:
         ({"prefix": "layers."}, "under the prefix 'layers.', got none"),
         ({"x": [[1.0]]}, "identify: x must be an array of NumPy, PyTorch or JAX, got builtins.list"),
         ({"x": np.zeros((ROWS, 12), np.int32)}, "identify: x must have dtype .*, got int32"),
-        ({"y": np.ones((), np.float32)}, r"identify: y must have shape \(..., features\), got \(\)"),
+        (
+            {"y": np.ones((), np.float32)},
+            r"identify: y must have shape \(..., features\), at least 1 feature, got \(\)",
+        ),
+        ({"x": np.ones((3, 0), np.float32)}, r"identify: x must have shape .*, at least 1 feature, got \(3, 0\)"),
+        ({"state": {"k": torch.ones(3, 4, device="meta")}}, "identify: k must be a dense array .* the meta device"),
+        ({"prefix": None}, "identify: prefix must be a string, got builtins.NoneType"),
         (
             {"y": np.zeros((3, 10), np.float32)},
             f"identify: x and y must have as many rows, at least 1, got {ROWS} and 3",

@@ -63,6 +63,13 @@ def test_none_is_said_and_exits_1(files: Path, capsys: pytest.CaptureFixture[str
     assert report(files)["verdict"] == "none" and report(files)["separation"] is None
 
 
+def test_sizes_that_nothing_fits_are_said(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(files / "narrow.npy", np.load(files / "x.npy")[:, :5])
+    assert run(files, "--json", str(files / "r.json"), x="narrow.npy") == 1
+    assert "none: no arrays of the weights fit together" in " ".join(capsys.readouterr().out.split())
+    assert report(files)["tried"] == 0 and report(files)["matches"] == []
+
+
 def test_ambiguous_is_said_and_the_proposed_input_written(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     proposed = files / "more.npy"
     options = ("--json", str(files / "r.json"), "--propose", str(proposed))

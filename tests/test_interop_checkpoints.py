@@ -345,6 +345,22 @@ def test_a_header_of_safetensors_that_lies_is_refused(header: Any, text: str, tm
         open_checkpoint(path)
 
 
+def test_arrays_far_into_a_large_file_are_found(tmp_path: Path) -> None:
+    """Of 3 GiB, as files of models are; the file has a hole, so that it takes no room."""
+    far = 3 << 30
+    header = {
+        "a": {"dtype": "U8", "shape": [1 << 15, far >> 15], "data_offsets": [0, far]},
+        "b": {"dtype": "F32", "shape": [2], "data_offsets": [far, far + 8]},
+    }
+    raw = json.dumps(header).encode()
+    path = tmp_path / "one.safetensors"
+    with path.open("wb") as file:
+        file.write(len(raw).to_bytes(8, "little") + raw)
+        file.seek(far, 1)
+        file.write(np.array([1.5, -2.0], "<f4").tobytes())
+    np.testing.assert_array_equal(open_checkpoint(path)["b"], np.float32([1.5, -2.0]))
+
+
 @pytest.mark.parametrize("name", ["object", "O", "finfo", "void16", "<U4", "datetime64", "(2,)f4"])
 def test_a_dtype_of_msgpack_that_is_no_number_is_refused(name: str, tmp_path: Path) -> None:
     inner = msgpack.packb(((2,), name, bytes(16)))

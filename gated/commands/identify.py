@@ -128,6 +128,11 @@ def _verdict(found: Matches) -> str:
     if found.verdict == "match":
         best = found[0]
         return f"match: {best.family}, {best.function}; the next is {best.margin:.3g} bounds further off. {tried}."
+    if not found.ranked:
+        return (
+            "none: no arrays of the weights fit together as gate, value and down projection between the sizes of the "
+            "input and the output."
+        )
     if found.verdict == "none":
         return f"none: no way to read the weights gives the output. {tried}."
     within = sum(match.error <= 1 for match in found)

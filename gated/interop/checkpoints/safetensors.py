@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from gated.interop.checkpoints.checkpoint import Array, Checkpoint, Segment, Spec, is_shape, named_dtype, read_bytes
 from gated.interop.checkpoints.placed import PlacedWriter
@@ -183,12 +183,16 @@ def _entry(path: Path, key: str, entry: object) -> tuple[int, int, Spec]:
     """The first byte of an array, the byte after it, and what it is."""
     content = entry if isinstance(entry, dict) else {}
     code, shape, offsets = (content.get(name) for name in ("dtype", "shape", "data_offsets"))
-    if not is_shape(shape) or not is_shape(offsets) or len(offsets) != 2:
+    if not is_shape(shape) or not _are_offsets(offsets):
         raise InteropError(f"open_checkpoint: {path}: {key!r} must have dtype, shape and data_offsets, got {entry!r}")
     dtype = named_dtype(_NAMES[code]) if isinstance(code, str) and code in _NAMES else None
     if dtype is None:
         raise InteropError(f"open_checkpoint: {path}: {key!r} must have a dtype of {', '.join(_NAMES)}, got {code!r}")
     return offsets[0], offsets[1], Spec(dtype, tuple(shape))
+
+
+def _are_offsets(found: object) -> TypeGuard[list[int]]:
+    return isinstance(found, list) and len(found) == 2 and all(type(one) is int and one >= 0 for one in found)
 
 
 def _weight_map(path: Path) -> dict[str, str]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import chain, islice, permutations
 from typing import Final
 
+from gated.interop.errors import InteropError
 from gated.interop.identification.functions import Function
 from gated.interop.identification.stored import Matrix, Stored
 
 __all__ = ["Assignment", "Biases", "Candidate", "Pair", "Parts", "read_parts"]
 
 _ALL: Final = slice(None)
+_MOST: Final = 20_000
 
 # Where the gate is of 2 n packed features.
 _HALVES: Final[Mapping[str, tuple[str, str]]] = {
@@ -104,6 +106,14 @@ class Parts:
     bias_pairs: tuple[tuple[Stored, Stored], ...]
     d_out: int
 
+    def assignments(self) -> Iterator[Assignment]:
+        """All of them."""
+        for pair in self.pairs:
+            for down in self.down_of(pair):
+                for biases in self.biases_of(pair):
+                    for b2 in self.b2_of(pair, biases, down):
+                        yield Assignment(pair, biases, down, b2)
+
     def down_of(self, pair: Pair) -> Iterator[Matrix | None]:
         """The down projections that go with a pair; None, no such projection, where the sizes allow that."""
         used = {half.whole.stored.key for half in (pair.gate, pair.value)}
@@ -146,15 +156,27 @@ class Parts:
 
 
 def read_parts(found: list[Stored], d_in: int, d_out: int) -> Parts:
-    """What each array, or each expert's part of one, may be in a block from ``d_in`` to ``d_out`` features."""
+    """What each array, or each expert's part of one, may be in a block from ``d_in`` to ``d_out`` features.
+
+    Raises:
+        InteropError: there are too many assignments to try.
+    """
     matrices = [Matrix(one, turned) for one in found if one.plain.ndim == 2 for turned in (True, False)]
     ups = [one for one in matrices if one.shape[0] == d_in]
     downs = [one for one in matrices if one.shape[1] == d_out]
     vectors = [one for one in found if one.plain.ndim == 1 and one.plain.any()]
     bias_pairs = [pair for one in found if one.plain.ndim == 2 for pair in _two(one)]
     stacked = [pair for one in found if one.plain.ndim == 3 for pair in _two(one)]
-    pairs = [*_stacked(stacked, d_in), *_packed(ups), *_separate(ups)]
-    return Parts(tuple(pairs), tuple(downs), tuple(vectors), tuple(bias_pairs), d_out)
+    hidden = {one.shape[0] for one in downs} | {d_out}
+    pairs = chain(_stacked(stacked, d_in), _packed(ups), _separate([one for one in ups if one.shape[1] in hidden]))
+    few = islice((pair for pair in pairs if pair.hidden in hidden), _MOST + 1)
+    parts = Parts(tuple(few), tuple(downs), tuple(vectors), tuple(bias_pairs), d_out)
+    if sum(1 for _ in islice(parts.assignments(), _MOST + 1)) > _MOST:
+        raise InteropError(
+            f"identify: state must leave at most {_MOST} ways to assign its arrays to the parts of a block, got more; "
+            "prefix names one block of it"
+        )
+    return parts
 
 
 def _two(one: Stored) -> Iterator[tuple[Stored, Stored]]:

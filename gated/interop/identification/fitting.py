@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import heapq
 import math
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-from gated.interop.identification.candidates import Assignment, Candidate, Parts
+from gated.interop.identification.candidates import Assignment, Candidate
 from gated.interop.identification.functions import Function
 from gated.interop.identification.trial import Trial
 
-__all__ = ["fitted"]
+__all__ = ["BETAS", "fitted"]
 
 Float64 = NDArray[np.float64]
 
@@ -25,12 +25,14 @@ _UNSEEN: Final = 0.05
 """Of its bound: a beta that moves no output by more is written with fewer digits."""
 
 
-def fitted(trial: Trial, parts: Parts, y: Float64) -> list[Candidate]:
-    """The likeliest assignments, each with the beta that makes its sum of squares least."""
-    functions = tuple(Function("swish", sign * beta) for beta in _GRID for sign in (1, -1))
-    tried = heapq.nsmallest(_KEPT, trial.errors(parts, functions, y), key=lambda one: one[0])
+BETAS: Final = tuple(Function("swish", sign * beta) for beta in _GRID for sign in (1, -1))
+"""From where the fit sets out."""
+
+
+def fitted(trial: Trial, ranked: Sequence[Candidate], y: Float64) -> list[Candidate]:
+    """The likeliest of candidates with a beta of ``BETAS``, each with the beta that makes its sum of squares least."""
     found: list[tuple[Candidate, float]] = []
-    for _, start in tried:
+    for start in ranked[:_KEPT]:
         candidate, within = _refined(trial, start, y)
         if not any(_same(candidate, other, 2 * within) for other, _ in found):
             found.append((candidate, within))

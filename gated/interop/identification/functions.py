@@ -22,6 +22,9 @@ QUICK_GELU: Final = 1.702
 # sup |A''| of sigmoid, and of swish for beta = 1; of gelu, and to 1e-6 of its tanh form.
 _CURVATURE: Final = {"identity": 0.0, "relu": 0.0, "sigmoid": 0.0963, "swish": 0.5, "gelu": 0.7979, "gelu_tanh": 0.7979}
 
+# sup |A'|, of swish for any beta, rounded up.
+_STEEPEST: Final = {"identity": 1.0, "relu": 1.0, "sigmoid": 0.25, "swish": 1.0999, "gelu": 1.1290, "gelu_tanh": 1.1290}
+
 _MATH: Final = FloatMath()
 
 
@@ -55,6 +58,11 @@ class Function(NamedTuple):
     def curvature(self) -> float:
         """sup |A''|."""
         return _CURVATURE[self.activation] * (abs(self.beta) if self.activation == "swish" else 1.0)
+
+    @property
+    def steepest(self) -> float:
+        """sup |A'|."""
+        return _STEEPEST[self.activation]
 
 
 _GPT_OSS: Final = Clamp(alpha=QUICK_GELU, limit=7.0, offset=1.0)

@@ -40,9 +40,10 @@ def identify(
     of gpt-oss, its clamp or its offset lost. Where none of these gives the output, swish's beta is fitted. Keys are not
     looked at, but to name the families that have them.
 
-    The error of a way is the largest :math:`|y - \hat y| / \text{bound}`, with :math:`\hat y` its output in float64 and
-    the bound of :mod:`gated.interop.identification.rounding`, which the output of the right way exceeds with a
-    probability of at most 1e-9.
+    The error of a way is the largest :math:`|y - \hat y| / \text{bound}`, with :math:`\hat y` its output in float64, or
+    the root mean square of these over its own bound where that is more. The bounds are those of
+    :mod:`gated.interop.identification.rounding`; under its model of rounding the output of the right way exceeds them
+    with a probability of at most 1e-9.
 
     An expert of a mixture is found where y is that expert's own output; the sum of several, with the weights of a
     router, is not.
@@ -90,8 +91,8 @@ def _recorded(name: str, array: Array) -> NDArray[Any]:
     plain = numpy_view("identify", name, array)
     if dtype_name(plain) not in DTYPES:
         raise InteropError(f"identify: {name} must have dtype {', '.join(DTYPES)}, got {dtype_name(plain)}")
-    if plain.ndim == 0:
-        raise InteropError(f"identify: {name} must have shape (..., features), got ()")
+    if plain.ndim == 0 or plain.shape[-1] == 0:
+        raise InteropError(f"identify: {name} must have shape (..., features), at least 1 feature, got {plain.shape}")
     rows = plain.reshape(-1, plain.shape[-1])
     if not np.all(np.isfinite(rows.astype(np.float64))):
         raise InteropError(f"identify: {name} must be finite, got infinities or nans")

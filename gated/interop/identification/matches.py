@@ -33,8 +33,9 @@ class Match:
         clamp: of ``clamped_swiglu``; None for the other functions.
         expert: which expert's weights these are; None where no array has an axis of experts.
         arrays: by letter of ``reference``, the array as a NumPy expression of its key.
-        error: the largest error of an output, in units of the rounding bound. At most 1: it reproduces the output. Of
-            the others, that of the part of the outputs by which they were ruled out: the largest may be larger.
+        error: the largest error of an output or their root mean square, in units of its rounding bound. At most 1: it
+            reproduces the output. Of the others, that of the part of the outputs by which they were ruled out: the
+            largest may be larger.
         margin: how much larger the error of the next is, at least; infinite where there is no next.
         reference: the block's arrays, (in, out), of the framework of the state. Biases of zeros are None.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,7 +59,7 @@ def name(state: State, candidate: Candidate, taken: Reference, experts: int | No
     fitting: dict[str, str] = {}
     for row in FAMILIES.values():
         for prefix in _prefixes(row, candidate):
-            if _gives(state, row, prefix, experts, candidate, taken):
+            if _gives(_one_expert(state, row, prefix, candidate), row, prefix, experts, candidate, taken):
                 fitting[row.name] = prefix
                 break
     ranked = sorted(fitting, key=lambda one: _strangeness(FAMILIES[one], candidate))
@@ -77,17 +78,34 @@ def _prefixes(row: Family, candidate: Candidate) -> list[str]:
     stored = candidate.assignment.pair.gate.whole.stored
     template = row.parts.get("W", row.parts.get("WV", ""))
     if "{expert}" not in template:
-        return [stored.key.removesuffix(template)] if stored.key.endswith(template) else []
-    before, after = template.split("{expert}")
-    stem = stored.key.removesuffix(after)
-    number = stem[len(stem.rstrip("0123456789")) :]
-    fits = stored.key.endswith(after) and number != "" and stem.removesuffix(number).endswith(before)
-    return [stem.removesuffix(number).removesuffix(before)] if fits else []
+        # Megatron's linear_fc1.weight is no fc1.weight: a prefix ends where a name does.
+        prefix = stored.key.removesuffix(template)
+        return [prefix] if stored.key.endswith(template) and prefix[-1:] in ("", ".", "/") else []
+    number = _number(row, stored.key)
+    ending = template.replace("{expert}", number or "")
+    return [stored.key.removesuffix(ending)] if number is not None else []
+
+
+def _number(row: Family, key: str) -> str | None:
+    """That of the expert in the key of a gate's weights; None where the key does not end as the row's."""
+    before, after = row.parts.get("W", row.parts.get("WV", "")).split("{expert}")
+    match = re.search(f"{re.escape(before)}([0-9]+){re.escape(after)}$", key)
+    return None if match is None else match[1]
+
+
+def _one_expert(state: State, row: Family, prefix: str, candidate: Candidate) -> State:
+    """Where experts have keys of their own, those of the candidate's, as the only one: the others need no copy."""
+    if row.experts != "key":
+        return state
+    number = _number(row, candidate.assignment.pair.gate.whole.stored.key) or ""
+    keys = {part: prefix + part.replace("{expert}", number) for part in row.parts.values()}
+    return {prefix + part.replace("{expert}", "0"): state[key] for part, key in keys.items() if key in state}
 
 
 def _gives(state: State, row: Family, prefix: str, experts: int | None, candidate: Candidate, taken: Reference) -> bool:
+    axis = row.experts == "axis"
     try:
-        found = to_reference(state, row, prefix=prefix, experts=experts if row.experts else None)
+        found = to_reference(state, row, prefix=prefix, experts=experts if axis else None)
     except InteropError:
         return False
     if not row.experts:
@@ -126,7 +144,10 @@ def _same(a: Array | None, b: Array | None) -> bool:
     if first is None or second is None:
         one = second if first is None else first
         return one is None or (one.ndim == 1 and not one.any())
-    return first.shape == second.shape and first.dtype == second.dtype and np.array_equal(_bits(first), _bits(second))
+    if first.shape != second.shape or first.dtype != second.dtype:
+        return False
+    lies = [(one.__array_interface__["data"], one.strides) for one in (first, second)]
+    return lies[0] == lies[1] or np.array_equal(_bits(first), _bits(second))
 
 
 def _bits(array: NDArray[Any]) -> NDArray[Any]:

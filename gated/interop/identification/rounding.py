@@ -6,18 +6,28 @@ between plus and minus the unit roundoff u times what is rounded (the model of H
 Probabilistic Rounding Error Analysis", SIAM J. Sci. Comput. 41, 2019, with a distribution). A uniform variable is
 sub-Gaussian with its own variance, a third of the square of that, as its proxy; proxies add up, and a sum exceeds
 :math:`\lambda` times the root of its proxy with a probability of at most :math:`2 e^{-\lambda^2 / 2}` (Hoeffding).
-:math:`\lambda` is chosen such that this happens to none of the N outputs but with a probability of ``FAILURE``:
-:math:`\lambda = \sqrt{2 \ln(2 N / \text{FAILURE})}`, 7.5 for 500 outputs and 8.4 for a million.
+:math:`\lambda` is chosen such that this happens to none of the N outputs but with a probability of half of ``FAILURE``:
+:math:`\lambda = \sqrt{2 \ln(4 N / \text{FAILURE})}`, 7.5 for 500 outputs and 8.5 for a million.
 
 With :math:`t_i` the k terms of a sum s, accumulated with roundoff :math:`u_a` (float32 or wider) in any order, and
 partial sums taken to be in mean square at most :math:`\sum t_i^2 + s^2`, the variances are:
 
 - a stored sum: :math:`u_a^2 (k + 1) (\sum t_i^2 + s^2) / 3 + u^2 s^2 / 3`, and :math:`u^2 (s + b)^2 / 3` more with a
   bias b;
-- an activation at a gate of variance :math:`v`: :math:`(|A'(g)| + \sup|A''| \lambda \sqrt v / 2)^2 v` (Taylor), and
-  :math:`u^2 (4 A(g)^2 + m^2)` for its own arithmetic, each step of which may be stored in the dtype, with m = |g| for
-  swish and gelu, since 1 + tanh and 1 + erf cancel where g < 0; m = 1 for sigmoid; nothing for identity and relu;
+- an activation at a gate of variance :math:`v`: :math:`\min(|A'(g)| + \sup|A''| \lambda \sqrt v / 2, \sup|A'|)^2 v`
+  (Taylor, and the mean value theorem), and :math:`u^2 (4 A(g)^2 + m^2)` for its own arithmetic, each step of which may
+  be stored in the dtype, with m = |g| for swish and gelu, since 1 + tanh and 1 + erf cancel where g < 0; m = 1 for
+  sigmoid; nothing for identity and relu;
 - the product with the value, and the down projection: by the rules of products and sums.
+
+A wrong function that is near is off by less than that in every output, but in all of them. So the mean square
+:math:`q` of the errors over the roots of their variances is bounded too. The exponential moment of the square of one is
+:math:`E\, e^{s z^2} \le (1 - 2 s)^{-1/2}`, that of a mean of squares in a row no larger, however the errors of a row
+depend on one another (Jensen), and the R rows that differ have roundings of their own: the sum of their means has the
+moments of a chi-square of R degrees or less, and with :math:`L = \ln(2 / \text{FAILURE})`
+:math:`q > 1 + 2 \sqrt{L / R} + 2 L / R` has a probability of at most :math:`e^{-L}` (Laurent and Massart, "Adaptive
+Estimation of a Quadratic Functional by Model Selection", Annals of Statistics 28, 2000, Lemma 1). Each of the two
+bounds has half of ``FAILURE``.
 """
 
 from __future__ import annotations
@@ -37,7 +47,7 @@ __all__ = ["FAILURE", "Arithmetic", "Estimate"]
 Float64 = NDArray[np.float64]
 
 FAILURE: Final = 1e-9
-"""The probability that rounding alone takes any of the outputs of the right candidate past its bound."""
+"""The probability that rounding alone takes an output of the right candidate, or their mean square, past its bound."""
 
 
 class Estimate(NamedTuple):
@@ -75,7 +85,12 @@ class Arithmetic:
     @property
     def factor(self) -> float:
         """lambda: how many roots of the variance a bound is."""
-        return math.sqrt(2 * math.log(2 * max(1, self.outputs) / FAILURE))
+        return math.sqrt(2 * math.log(4 * max(1, self.outputs) / FAILURE))
+
+    def mean_bound(self, rows: int) -> float:
+        """The bound on the root mean square of the errors over so many rows that differ, in units of their bounds."""
+        few = math.log(2 / FAILURE) / rows
+        return math.sqrt(1 + 2 * math.sqrt(few) + 2 * few) / self.factor
 
     def rounded(self, value: Float64) -> Float64:
         """The variance of the rounding of a stored intermediate."""
@@ -108,7 +123,8 @@ class Arithmetic:
                 own = self.store**2 * (4 * activation**2 + 1)
             case _:
                 own = self.store**2 * (4 * activation**2 + g**2)
-        moved = (np.abs(slope) + function.curvature * reach / 2) ** 2 * gate.variance + own
+        steepness = np.minimum(np.abs(slope) + function.curvature * reach / 2, function.steepest)
+        moved = steepness**2 * gate.variance + own
         off = value.variance if function.clamp is None else value.variance + self.rounded(v)
         hidden = activation * v
         variance = moved * (np.abs(v) + self.factor * np.sqrt(off)) ** 2 + activation**2 * off + self.rounded(hidden)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gated.interop.conversion import Reference
-from gated.interop.errors import InteropError
 from gated.interop.identification.candidates import Candidate, Parts
-from gated.interop.identification.fitting import fitted
+from gated.interop.identification.fitting import BETAS, fitted
 from gated.interop.identification.functions import FUNCTIONS, Function
 from gated.interop.identification.naming import reference, same_arrays
 from gated.interop.identification.rounding import Arithmetic
@@ -27,11 +27,11 @@ _ENOUGH: Final = 4
 _FEW: Final = 64
 _ROWS: Final = 256
 _KEPT_BLOCKS: Final = 4
-_MOST: Final = 200_000
+_AGAIN: Final = 64
 
 
 class Found(NamedTuple):
-    """A candidate, its arrays, and its largest error over all outputs."""
+    """A candidate, its arrays, and its error over all outputs."""
 
     error: float
     candidate: Candidate
@@ -49,29 +49,44 @@ def search(
     """Distinct candidates, best first, and how many there were.
 
     A candidate whose error on a part of the outputs is more than 1 has no smaller one on all of them: it keeps that.
-
-    Raises:
-        InteropError: there are too many candidates.
     """
     functions = tuple(dict.fromkeys((*FUNCTIONS, *(Function("swish", beta) for beta in betas))))
-    rows = rng.permutation(len(x))[:_SCREENED_ROWS]
-    columns = np.sort(rng.permutation(y.shape[1])[:_SCREENED_COLUMNS])
     whole = _Whole(arithmetic, x, y)
-    trial, seen = whole.part(rows, columns), y[np.ix_(rows, columns)]
-    tried: list[tuple[float, Candidate]] = []
-    for one in trial.errors(parts, functions, seen):
-        tried.append(one)
-        if len(tried) > _MOST:
-            raise InteropError(
-                f"identify: state must leave at most {_MOST} ways to read it, got more; prefix names one block of it"
-            )
-    tried.sort(key=lambda one: one[0])
+    screen = whole.screen(rng)
+    tried = screen.ranked(parts, functions)
     found = _checked(tried, whole)
     if tried and found[0].error > 1:
-        refined = fitted(trial, parts, seen)
-        found += _checked(sorted(((trial.error(one, seen), one) for one in refined), key=lambda one: one[0]), whole)
-        found.sort(key=lambda one: one.error)
+        beta_candidates = screen.ranked(parts, BETAS)
+        refined = fitted(screen.some, [one for _, one in beta_candidates], screen.seen)
+        found += _checked(sorted(((screen.some.error(one, screen.seen), one) for one in refined), key=_error), whole)
+        found.sort(key=_error)
     return _distinct(found), len(tried)
+
+
+def _error(one: tuple[float, Candidate] | Found) -> float:
+    return one[0]
+
+
+class _Screen(NamedTuple):
+    """A few outputs: those of one row for every candidate, those of some rows for the nearest.
+
+    Attributes:
+        one: the trial on one row.
+        some: the trial on some rows, that one among them.
+        seen: the outputs of ``some``.
+        row: which of them ``one`` is.
+    """
+
+    one: Trial
+    some: Trial
+    seen: Float64
+    row: int
+
+    def ranked(self, parts: Parts, functions: tuple[Function, ...]) -> list[tuple[float, Candidate]]:
+        """Every candidate, by its error on the outputs that it was held against."""
+        tried = sorted(self.one.errors(parts, functions, self.seen[self.row : self.row + 1]), key=_error)
+        again = [(self.some.error(candidate, self.seen), candidate) for _, candidate in tried[:_AGAIN]]
+        return sorted([*again, *tried[_AGAIN:]], key=_error)
 
 
 def _checked(tried: list[tuple[float, Candidate]], whole: _Whole) -> list[Found]:
@@ -111,21 +126,34 @@ class _Whole:
 
     def __init__(self, arithmetic: Arithmetic, x: Float64, y: Float64) -> None:
         self._arithmetic = arithmetic
-        self._x = x
+        self._x, self._y = x, y
+        self._distinct = np.zeros(len(x), bool)
+        self._distinct[np.unique(x, axis=0, return_index=True)[1]] = True
         starts = range(0, len(x), _ROWS)
         self._blocks = [(Products(x[start : start + _ROWS]), y[start : start + _ROWS]) for start in starts]
 
-    def part(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Trial:
+    def screen(self, rng: np.random.Generator) -> _Screen:
         """Some rows and columns. Where there are few rows their products are all made, and made once."""
+        rows = rng.permutation(len(self._x))[:_SCREENED_ROWS]
+        columns = np.sort(rng.permutation(self._y.shape[1])[:_SCREENED_COLUMNS])
+        seen = self._y[np.ix_(rows, columns)]
+        # The row of the largest outputs says most: that of a padding token would say nothing.
+        row = int(np.argmax(np.max(np.abs(seen), axis=1, initial=0.0)))
         if len(self._x) <= _FEW:
-            return Trial(self._arithmetic, self._blocks[0][0], rows, columns)
-        return Trial(self._arithmetic, Products(self._x[rows]), None, columns)
+            products, chosen = self._blocks[0][0], rows
+        else:
+            products, chosen = Products(self._x[rows]), np.arange(len(rows))
+        one, some = (Trial(self._arithmetic, products, which, columns) for which in (chosen[row : row + 1], chosen))
+        return _Screen(one, some, seen, row)
 
     def error(self, candidate: Candidate) -> float:
-        """The largest error, in units of the bound."""
-        error = 0.0
-        for products, y in self._blocks:
-            error = max(error, Trial(self._arithmetic, products).error(candidate, y))
+        """The largest error or their root mean square, whichever is more in units of its bound."""
+        error = squares = 0.0
+        for start, (products, y) in zip(range(0, len(self._x), _ROWS), self._blocks, strict=True):
+            off = Trial(self._arithmetic, products).errors_of(candidate, y)
+            error = max(error, float(np.max(off)))
+            squares += float(np.sum(np.mean(off[self._distinct[start : start + _ROWS]] ** 2, axis=1)))
             if len(self._blocks) > _KEPT_BLOCKS:
                 products.forget()
-        return error
+        rows = int(np.sum(self._distinct))
+        return max(error, math.sqrt(squares / rows) / self._arithmetic.mean_bound(rows))

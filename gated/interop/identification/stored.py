@@ -89,7 +89,7 @@ def numpy_view(function: str, name: str, value: object) -> NDArray[Any]:
     """A NumPy view of an array on the CPU, a copy of one elsewhere; bfloat16 as ml_dtypes has it.
 
     Raises:
-        InteropError: it is no array of NumPy, PyTorch or JAX.
+        InteropError: it is no array of NumPy, PyTorch or JAX, or one without numbers.
     """
     kind = framework(value)
     if kind is None:
@@ -98,6 +98,9 @@ def numpy_view(function: str, name: str, value: object) -> NDArray[Any]:
         return np.asarray(value)
     tensor: Any = value
     torch: Any = sys.modules["torch"]
+    if tensor.is_meta or tensor.layout != torch.strided:
+        kind = "on the meta device" if tensor.is_meta else f"of layout {tensor.layout}"
+        raise InteropError(f"{function}: {name} must be a dense array of numbers, got a tensor {kind}")
     tensor = tensor.detach().cpu()
     if tensor.dtype == torch.bfloat16:
         bits: NDArray[Any] = tensor.view(torch.int16).numpy()
@@ -114,6 +117,8 @@ def read_state(function: str, state: State, prefix: str) -> tuple[list[Stored], 
     """
     if not isinstance(state, Mapping):
         raise InteropError(f"{function}: state must be a mapping from keys to arrays, got {type_name(state)}")
+    if not isinstance(prefix, str):
+        raise InteropError(f"{function}: prefix must be a string, got {type_name(prefix)}")
     found, passed = [], []
     for key, value in _flat(state, prefix):
         if framework(value) is None or dtype_name(value) not in DTYPES or len(value.shape) > _MAX_RANK:

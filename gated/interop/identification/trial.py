@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from gated.interop.identification._matmul import matmul
 from gated.interop.identification.candidates import Assignment, Biases, Candidate, Half, Pair, Parts
 from gated.interop.identification.functions import Function
 from gated.interop.identification.rounding import Arithmetic, Estimate
@@ -77,13 +78,13 @@ class Trial:
                 hidden = [self.arithmetic.activated(function, gate, value) for function in functions]
                 together = Estimate(*(np.concatenate(each) for each in zip(*hidden, strict=True)))
                 for down in downs:
-                    products = self._down(together, down)
-                    apart = zip(functions, *(np.split(one, len(functions)) for one in products), strict=True)
-                    b2s = list(parts.b2_of(pair, biases, down))
-                    for function, total, carried in apart:
-                        for b2 in b2s:
-                            output = self._output(pair, down, total, carried, b2)
-                            yield self._furthest(output, y), Candidate(Assignment(pair, biases, down, b2), function)
+                    total, carried = self._down(together, down)
+                    for b2 in parts.b2_of(pair, biases, down):
+                        output = self._output(pair, down, total, carried, b2)
+                        apart = zip(*(np.split(one, len(functions)) for one in output), strict=True)
+                        own = Assignment(pair, biases, down, b2)
+                        for function, one in zip(functions, apart, strict=True):
+                            yield self._furthest(Estimate(*one), y), Candidate(own, function)
 
     def output(self, candidate: Candidate) -> Estimate:
         """What a candidate gives, rows by output features."""
@@ -94,6 +95,10 @@ class Trial:
     def error(self, candidate: Candidate, y: Float64) -> float:
         """The largest error of a candidate, in units of the bound."""
         return self._furthest(self.output(candidate), y)
+
+    def errors_of(self, candidate: Candidate, y: Float64) -> Float64:
+        """The errors of all outputs, in units of their bounds."""
+        return self._off(self.output(candidate), y)
 
     def hidden(self, pair: Pair, biases: Biases, function: Function) -> Estimate:
         """The hidden features of a candidate."""
@@ -121,7 +126,7 @@ class Trial:
             weights = down.plain[:, self._columns].astype(np.float64)
             known = self._downs[id(down)] = down, weights, weights**2
         _, weights, squares = known
-        return hidden.value @ weights, self.arithmetic.summed(hidden) @ squares
+        return matmul(hidden.value, weights), matmul(self.arithmetic.summed(hidden), squares)
 
     def _output(self, pair: Pair, down: Matrix | None, total: Float64, carried: Float64, b2: Stored | None) -> Estimate:
         if down is None:
@@ -132,10 +137,13 @@ class Trial:
         return self.arithmetic.projected_down(total, carried, pair.hidden, bias)
 
     def _furthest(self, output: Estimate, y: Float64) -> float:
-        if y.size == 0:
-            return 0.0
-        off = float(np.max(np.abs(y - output.value) / self.arithmetic.bound(output)))
-        return np.inf if np.isnan(off) else off
+        return float(np.max(self._off(output, y), initial=0.0))
+
+    def _off(self, output: Estimate, y: Float64) -> Float64:
+        """In units of the bound; infinite where infinities, nans or an overflow in the weights leave no bound."""
+        bound = self.arithmetic.bound(output)
+        off: Float64 = np.where(np.isfinite(bound), np.abs(y - output.value) / bound, np.inf)
+        return off
 
 
 def _vector(bias: Stored | None) -> Float64 | None:
@@ -150,6 +158,6 @@ def _products(a: Float64, b: Float64, weights: NDArray[Any]) -> tuple[Float64, F
     for start in range(0, count, step):
         block = slice(start, start + step)
         wide = weights[:, block].astype(np.float64)
-        first[:, block] = a @ wide
-        second[:, block] = b @ np.square(wide, out=wide)
+        first[:, block] = matmul(a, wide)
+        second[:, block] = matmul(b, np.square(wide, out=wide))
     return first, second
