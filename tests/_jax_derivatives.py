@@ -89,7 +89,7 @@ def jacobians(variant: Variant) -> None:
     "hessian",
     "`jacfwd` of `jacrev`, which is `jax.hessian`, and `jacrev` of `jacfwd`; each block times a direction",
     first=True,
-    usual=COSTLY,
+    usual=(),
 )
 def hessian(variant: Variant) -> None:
     places, directions = variant.every, variant.arrays(U)
@@ -106,7 +106,7 @@ def _contracted(row: Sequence[Array], directions: Sequence[Array]) -> Array:
     ORDERS,
     "second order",
     "`jvp` of `grad`, `grad` of `jvp`, `grad` of `grad` and `jvp` of `jvp`, along a direction",
-    usual=("swish",),
+    usual=(),
 )
 def second_order(variant: Variant) -> None:
     arrays, truth = variant.arrays(), variant.truth().gradient(U)

@@ -142,7 +142,7 @@ def strict(variant: Variant) -> None:
     "`checking_leaks`: gradient under `jit`, of the functions",
     first=True,
     rows=lambda row: "." not in row,
-    usual=("sigmoid",),
+    usual=(),
 )
 def leaks(variant: Variant) -> None:
     with jax.checking_leaks():

@@ -70,7 +70,7 @@ def static_arguments(variant: Variant) -> None:
     check(run(*variant.arrays(), **variant.fn.keywords), variant.truth().value())
 
 
-@column(GROUP, "disable_jit", "value, gradient and tangent, one operation at a time", usual=("swish",))
+@column(GROUP, "disable_jit", "value, gradient and tangent, one operation at a time", usual=())
 def one_by_one(variant: Variant) -> None:
     with jax.disable_jit():
         agrees(variant, pulled(variant)(*variant.arrays()))

@@ -41,7 +41,9 @@ def test_the_page_is_what_the_tests_give() -> None:
 
 def test_every_run_tests_each_column_and_each_row() -> None:
     usual = TABLE.usual()
-    assert {column for _, column in usual} >= set(TABLE.columns) - {"third order, mixed", "check_grads"}
+    # Those that take several seconds a cell, and are for -m transforms: others try the same rules in the same orders.
+    left = {"third order, mixed", "check_grads", "hessian", "second order", "checking_leaks", "disable_jit"}
+    assert {column for _, column in usual} == set(TABLE.columns) - left
     assert {row for row, _ in usual} == set(TABLE.rows)
 
 
